@@ -1,0 +1,25 @@
+//! Compiles the protos with protox, so that nobody needs `protoc`.
+
+use std::{env, fs, io, path::PathBuf};
+
+use prost::Message as _;
+
+const PROTOS: [&str; 4] = [
+    "proxyxai/config/v1/resource.proto",
+    "proxyxai/config/v1/config.proto",
+    "proxyxai/usage/v1/usage.proto",
+    "proxyxai/admin/v1/admin.proto",
+];
+
+fn main() -> io::Result<()> {
+    println!("cargo::rerun-if-changed=proxyxai");
+    let descriptors = protox::compile(PROTOS, ["."]).map_err(io::Error::other)?;
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?);
+    fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let services = env::var_os("CARGO_FEATURE_SERVICES").is_some();
+    tonic_prost_build::configure()
+        .build_client(services)
+        .build_server(services)
+        .build_transport(services)
+        .compile_fds(descriptors)
+}

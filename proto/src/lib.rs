@@ -1,0 +1,33 @@
+//! The wire contract of ProxyXAI: what is generated from `proxyxai/**/*.proto`, and nothing else.
+//!
+//! Messages come always; clients and servers only with the feature `services`, which the pure
+//! crate `proxyxai-core` never enables.
+
+#![expect(clippy::all, clippy::pedantic, reason = "generated code")]
+
+/// Messages and services of configuration and its way to the nodes.
+pub mod config {
+    /// Version 1.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/proxyxai.config.v1.rs"));
+    }
+}
+
+/// Messages and services of usage and its way to the control plane.
+pub mod usage {
+    /// Version 1.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/proxyxai.usage.v1.rs"));
+    }
+}
+
+/// Messages and services of administration.
+pub mod admin {
+    /// Version 1.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/proxyxai.admin.v1.rs"));
+    }
+}
+
+/// The encoded `FileDescriptorSet` of all protos, for server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
