@@ -14,7 +14,9 @@ const PROTOS: [&str; 4] = [
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=proxyxai");
     let descriptors = protox::compile(PROTOS, ["."]).map_err(io::Error::other)?;
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?);
+    let out = PathBuf::from(
+        env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?,
+    );
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let services = env::var_os("CARGO_FEATURE_SERVICES").is_some();
     tonic_prost_build::configure()

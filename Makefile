@@ -1,0 +1,60 @@
+# make run    one gateway with two simulated providers, ready to be called
+# make test   everything that must be true before a change lands (≤ 12 minutes on 2 idle cores)
+# make prove  the full proof of an issue: make prove SUITE=bill
+# make bench  speed against nginx, see docs/benchmarks.md
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CRATES := proxyxai-proto proxyxai-core proxyxai-testkit proxyxai-control-plane proxyxai-data-plane xai
+export SUITE_LOG := $(CURDIR)/target/suites.log
+
+.PHONY: help run build test fmt clippy unit sdk prove bench bench-peers lint-proto refresh-prices
+
+help:
+	@sed -n 's/^# //p' Makefile | head -4
+
+run: build
+	@exec target/release/xai up --demo
+
+build:
+	@scripts/require cargo cc space
+	@cargo build --release --locked --package xai
+
+test:
+	@scripts/require cargo cc python
+	@mkdir -p target && : > $(SUITE_LOG)
+	@scripts/suite fmt cargo fmt --all --check
+	@scripts/suite clippy cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
+	@scripts/suite build cargo test --workspace --no-run --locked --quiet
+	@for crate in $(CRATES); do scripts/suite $$crate cargo test --locked --quiet --package $$crate || exit 1; done
+	@$(MAKE) --no-print-directory sdk
+	@echo "Seconds per suite:" && cat $(SUITE_LOG)
+
+fmt:
+	@cargo fmt --all
+
+# The official SDKs, pinned, against the real binary.
+sdk: target/sdk/.ready
+	@cargo build --locked --quiet --package xai
+	@scripts/suite sdk target/sdk/bin/python -m pytest -q -p no:cacheprovider xai/tests/sdk
+
+target/sdk/.ready: xai/tests/sdk/requirements.txt
+	@scripts/require python
+	@python3 -m venv --clear target/sdk
+	@target/sdk/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+prove:
+	@scripts/prove $(SUITE)
+
+bench: 
+	@scripts/bench
+
+bench-peers:
+	@scripts/bench --peers
+
+lint-proto:
+	@cd proto && npx --yes @bufbuild/buf@1.75.0 lint
+
+refresh-prices:
+	@scripts/refresh-prices

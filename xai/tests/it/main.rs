@@ -1,0 +1,8 @@
+//! Whole-system tests: real processes, whole gateways, and the shape of the tree.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should stop where it stands"
+)]
+
+mod structure;
