@@ -1,1 +1,12 @@
-//! placeholder
+//! Every decision of ProxyXAI: who may ask for what, where it may go, what it costs.
+//!
+//! Invariant: nothing here performs I/O, reads a clock, draws a random number or awaits. Shells pass `now` and random bytes in, and
+//! do what the functions here decide.
+
+pub mod account;
+pub mod dialect;
+pub mod money;
+pub mod ports;
+pub mod route;
+pub mod secret;
+pub mod snapshot;

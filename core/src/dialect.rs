@@ -1,0 +1,13 @@
+//! The APIs that clients speak: what a request asks for, where its usage is, what its errors look like.
+
+pub mod endpoint;
+pub mod error;
+pub mod estimate;
+pub mod first_event;
+pub mod intent;
+pub mod scan;
+pub mod sse;
+pub mod stream;
+pub mod usage;
+
+pub use endpoint::{Dialect, Endpoint, NoEndpoint};

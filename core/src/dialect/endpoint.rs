@@ -1,0 +1,99 @@
+//! Which path speaks which dialect. The path decides: current SDKs of both families send the same credential header.
+
+/// The API that a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dialect {
+    /// OpenAI's chat completions, embeddings and models.
+    OpenaiChat,
+    /// Anthropic's messages and models.
+    AnthropicMessages,
+}
+
+impl Dialect {
+    /// Every dialect.
+    pub const ALL: [Self; 2] = [Self::OpenaiChat, Self::AnthropicMessages];
+
+    /// The word for it, everywhere.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenaiChat => "openai_chat",
+            Self::AnthropicMessages => "anthropic_messages",
+        }
+    }
+}
+
+/// What is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Endpoint {
+    /// `POST /v1/chat/completions`.
+    ChatCompletions,
+    /// `POST /v1/embeddings`.
+    Embeddings,
+    /// `POST /v1/messages`.
+    Messages,
+    /// `GET /v1/models` and `GET /v1/models/{id}`, which both dialects have.
+    Models,
+}
+
+impl Endpoint {
+    /// Every endpoint.
+    pub const ALL: [Self; 4] = [Self::ChatCompletions, Self::Embeddings, Self::Messages, Self::Models];
+
+    /// The word for it in metrics and usage events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat.completions",
+            Self::Embeddings => "embeddings",
+            Self::Messages => "messages",
+            Self::Models => "models",
+        }
+    }
+
+    /// The dialect of a request; models are told apart by a header that only Anthropic's clients send.
+    pub fn dialect(self, anthropic_header: bool) -> Dialect {
+        match self {
+            Self::ChatCompletions | Self::Embeddings => Dialect::OpenaiChat,
+            Self::Messages => Dialect::AnthropicMessages,
+            Self::Models if anthropic_header => Dialect::AnthropicMessages,
+            Self::Models => Dialect::OpenaiChat,
+        }
+    }
+
+    /// The one method that it answers.
+    pub fn method(self) -> &'static str {
+        match self {
+            Self::ChatCompletions | Self::Embeddings | Self::Messages => "POST",
+            Self::Models => "GET",
+        }
+    }
+}
+
+/// Why a path leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoEndpoint {
+    /// Nothing is there.
+    UnknownPath,
+    /// Something is there, for another method.
+    MethodNotAllowed(Endpoint),
+}
+
+/// Finds the endpoint of a request line.
+///
+/// # Errors
+/// Tells an unknown path from a wrong method.
+pub fn find(method: &str, path: &str) -> Result<Endpoint, NoEndpoint> {
+    let endpoint = match path.strip_suffix('/').unwrap_or(path) {
+        "/v1/chat/completions" => Endpoint::ChatCompletions,
+        "/v1/embeddings" => Endpoint::Embeddings,
+        "/v1/messages" => Endpoint::Messages,
+        "/v1/models" => Endpoint::Models,
+        other if other.strip_prefix("/v1/models/").is_some_and(|id| !id.is_empty()) => Endpoint::Models,
+        _ => return Err(NoEndpoint::UnknownPath),
+    };
+    if method == endpoint.method() { Ok(endpoint) } else { Err(NoEndpoint::MethodNotAllowed(endpoint)) }
+}
+
+/// The dialect to speak about a path that leads nowhere.
+pub fn dialect_of_path(path: &str, anthropic_header: bool) -> Dialect {
+    if anthropic_header || path.starts_with("/v1/messages") { Dialect::AnthropicMessages } else { Dialect::OpenaiChat }
+}

@@ -1,0 +1,218 @@
+//! What a request asks for: read in one pass over the top level of its body, which is then forwarded as it came.
+//!
+//! Invariant: what is read here is what the provider will read. A key that decides something must not stand twice, also when it is
+//! written with escapes.
+
+use std::ops::Range;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+
+use super::{
+    Endpoint,
+    scan::{self, Member, NotAnObject},
+};
+
+/// What a request asks for.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// What is called.
+    pub endpoint: Endpoint,
+    /// The model, as the client named it.
+    pub model: ModelName,
+    /// Whether the answer shall be a stream of events.
+    pub stream: bool,
+    /// The most output tokens per choice, when given.
+    pub output_cap: Option<u64>,
+    /// How many answers are asked for.
+    pub choices: u64,
+    usage: UsageRequest,
+}
+
+/// Where the body asks for usage in a stream, or where it can be made to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum UsageRequest {
+    /// It asks, or no stream is asked for: forward the bytes as they came.
+    AsGiven,
+    /// It does not: insert `text` in place of `at`.
+    Insert { at: Range<usize>, text: &'static str },
+}
+
+/// The name of a model: a slice of the body, or a copy where the body has escapes in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ModelName(Bytes);
+
+impl ModelName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&str> for ModelName {
+    fn from(name: &str) -> Self {
+        Self(Bytes::copy_from_slice(name.as_bytes()))
+    }
+}
+
+impl std::fmt::Debug for ModelName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Longest model name, in bytes: it ends up in usage rows.
+pub const MAX_MODEL_LEN: usize = 256;
+
+/// Why a body cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidBody {
+    /// Not JSON, cut, or with a tail.
+    #[error(transparent)]
+    NotAnObject(#[from] NotAnObject),
+    /// A key that decides something stands twice.
+    #[error("the body has `{0}` twice; send it once")]
+    Twice(&'static str),
+    /// A value of the wrong type.
+    #[error("`{key}` must be {want}")]
+    Type {
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        want: &'static str,
+    },
+    /// No model.
+    #[error("you must provide a model parameter")]
+    NoModel,
+}
+
+/// Reads the body of a request.
+///
+/// # Errors
+/// Says what is wrong with the body, in words for its sender.
+pub fn read(endpoint: Endpoint, body: &Bytes) -> Result<Intent, InvalidBody> {
+    let mut fields = Fields::default();
+    scan::members(body, |member| fields.take(body, member))?;
+    let [model, stream, options, cap, cap_chat, choices] = fields.found;
+    let model = read_model(body, model.ok_or(InvalidBody::NoModel)?)?;
+    let text = |range: &Range<usize>| body.get(range.clone()).unwrap_or_default();
+    let stream = match stream.as_ref().map(text) {
+        None | Some(b"false" | b"null") => false,
+        Some(b"true") => true,
+        Some(_) => return Err(InvalidBody::Type { key: "stream", want: "true or false" }),
+    };
+    let number = |range: Option<&Range<usize>>| range.and_then(|r| str::from_utf8(text(r)).ok()).and_then(|t| t.parse::<u64>().ok());
+    let usage = match endpoint {
+        Endpoint::ChatCompletions if stream => usage_request(body, options)?,
+        Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Messages | Endpoint::Models => UsageRequest::AsGiven,
+    };
+    Ok(Intent {
+        endpoint,
+        model,
+        stream: stream && endpoint != Endpoint::Embeddings,
+        output_cap: number(cap_chat.as_ref()).or_else(|| number(cap.as_ref())),
+        choices: number(choices.as_ref()).unwrap_or(1),
+        usage,
+    })
+}
+
+impl Intent {
+    /// The intent of a request without a body.
+    pub fn without_body(endpoint: Endpoint) -> Self {
+        Self { endpoint, model: ModelName(Bytes::new()), stream: false, output_cap: None, choices: 1, usage: UsageRequest::AsGiven }
+    }
+
+    /// Whether the client did not ask for usage that the gateway asks for, so that it must be hidden again.
+    pub fn hides_usage(&self) -> bool {
+        self.usage != UsageRequest::AsGiven
+    }
+
+    /// The body to forward: the same bytes, unless usage must be asked for.
+    pub fn forward_body(&self, body: &Bytes) -> Bytes {
+        let UsageRequest::Insert { at, text } = &self.usage else { return body.clone() };
+        let (before, after) = (body.get(..at.start).unwrap_or_default(), body.get(at.end..).unwrap_or_default());
+        let mut out = BytesMut::with_capacity(body.len().saturating_add(text.len()));
+        out.put_slice(before);
+        out.put_slice(text.as_bytes());
+        out.put_slice(after);
+        out.freeze()
+    }
+}
+
+/// The keys that are read; the order is that of `Fields::found`.
+const KEYS: [&str; 6] = ["model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"];
+
+#[derive(Default)]
+struct Fields {
+    found: [Option<Range<usize>>; KEYS.len()],
+}
+
+impl Fields {
+    fn take(&mut self, body: &[u8], member: Member) -> Result<(), InvalidBody> {
+        let raw = body.get(member.key.clone()).unwrap_or_default();
+        let position = if raw.contains(&b'\\') {
+            let key = unescape(body, &member.key).ok_or(NotAnObject { what: "a key with a wrong escape", at: member.key.start })?;
+            KEYS.iter().position(|name| *name == key)
+        } else {
+            KEYS.iter().position(|name| name.as_bytes() == raw)
+        };
+        let Some((slot, name)) = position.and_then(|p| self.found.get_mut(p).zip(KEYS.get(p))) else { return Ok(()) };
+        if slot.replace(member.value).is_some() { Err(InvalidBody::Twice(name)) } else { Ok(()) }
+    }
+}
+
+fn read_model(body: &Bytes, value: Range<usize>) -> Result<ModelName, InvalidBody> {
+    let wrong = InvalidBody::Type { key: "model", want: "a string of 1 to 256 bytes" };
+    let quoted = body.get(value.clone()).unwrap_or_default();
+    if quoted.first() != Some(&b'"') {
+        return Err(wrong);
+    }
+    let inner = value.start.saturating_add(1)..value.end.saturating_sub(1);
+    let name = match body.get(inner.clone()) {
+        Some(raw) if raw.contains(&b'\\') => unescape(body, &inner).ok_or_else(|| wrong.clone())?.into(),
+        Some(raw) if str::from_utf8(raw).is_ok() => body.slice(inner),
+        _ => return Err(wrong),
+    };
+    let name = ModelName(name);
+    let fits = (1..=MAX_MODEL_LEN).contains(&name.0.len()) && !name.as_str().chars().any(char::is_control);
+    if fits { Ok(name) } else { Err(wrong) }
+}
+
+/// The string between quotes, with its escapes read.
+fn unescape(body: &[u8], inner: &Range<usize>) -> Option<String> {
+    let quoted = body.get(inner.start.checked_sub(1)?..inner.end.checked_add(1)?)?;
+    serde_json::from_slice(quoted).ok()
+}
+
+/// Finds out how to make a streamed chat completion report its usage.
+fn usage_request(body: &[u8], options: Option<Range<usize>>) -> Result<UsageRequest, InvalidBody> {
+    let Some(options) = options else {
+        let after_brace = memchr::memchr(b'{', body).map_or(0, |at| at.saturating_add(1));
+        return Ok(UsageRequest::Insert { at: after_brace..after_brace, text: r#""stream_options":{"include_usage":true},"# });
+    };
+    let text = body.get(options.clone()).unwrap_or_default();
+    if text == b"null" {
+        return Ok(UsageRequest::Insert { at: options, text: r#"{"include_usage":true}"# });
+    }
+    let wrong = InvalidBody::Type { key: "stream_options", want: "an object" };
+    let (mut wish, mut members) = (None, 0_usize);
+    scan::members(text, |member| {
+        members = members.saturating_add(1);
+        let key = member.key.start..member.key.end;
+        let is_wish = text.get(key.clone()) == Some(b"include_usage")
+            || unescape(text, &key).is_some_and(|key| key == "include_usage");
+        if is_wish && wish.replace(member.value).is_some() {
+            return Err(InvalidBody::Twice("stream_options.include_usage"));
+        }
+        Ok(())
+    })
+    .map_err(|error| if matches!(error, InvalidBody::NotAnObject(_)) { wrong } else { error })?;
+    let shift = |inner: Range<usize>| options.start.saturating_add(inner.start)..options.start.saturating_add(inner.end);
+    Ok(match wish {
+        Some(value) if text.get(value.clone()) == Some(b"true") => UsageRequest::AsGiven,
+        Some(value) => UsageRequest::Insert { at: shift(value), text: "true" },
+        None => {
+            let inside = if members == 0 { r#""include_usage":true"# } else { r#""include_usage":true,"# };
+            UsageRequest::Insert { at: shift(1..1), text: inside }
+        }
+    })
+}

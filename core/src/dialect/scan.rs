@@ -1,0 +1,171 @@
+//! Walks over the top level of a JSON object without building anything.
+//!
+//! Strings and nested values are passed over at the speed of a byte search. What is between the outer braces must be well formed at
+//! its top level, nested brackets must balance, and nothing may follow: a body that was cut or has a tail is refused. Nested
+//! values are not checked further: the provider reads the same bytes.
+
+use std::ops::Range;
+
+/// Deepest nesting that is followed.
+pub const MAX_DEPTH: usize = 128;
+
+/// One member of the object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Between the quotes of the key.
+    pub key: Range<usize>,
+    /// The value, without space around it.
+    pub value: Range<usize>,
+}
+
+/// Why a body is no JSON object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the body is not a JSON object: {what} at byte {at}")]
+pub struct NotAnObject {
+    /// What was met instead.
+    pub what: &'static str,
+    /// Where.
+    pub at: usize,
+}
+
+/// Visits the members of the object in order.
+///
+/// # Errors
+/// What is wrong with the body, or what the visitor says.
+pub fn members<E: From<NotAnObject>>(body: &[u8], mut visit: impl FnMut(Member) -> Result<(), E>) -> Result<(), E> {
+    let mut walk = Walk { body, at: 0 };
+    walk.space();
+    walk.expect(b'{', "no `{`")?;
+    walk.space();
+    if walk.peek() == Some(b'}') {
+        walk.step();
+    } else {
+        loop {
+            walk.space();
+            let key = walk.string()?;
+            walk.space();
+            walk.expect(b':', "no `:` after a key")?;
+            walk.space();
+            let value = walk.value()?;
+            visit(Member { key, value })?;
+            walk.space();
+            match walk.take() {
+                Some(b',') => {}
+                Some(b'}') => break,
+                _ => return Err(walk.fault("neither `,` nor `}` after a value").into()),
+            }
+        }
+    }
+    walk.space();
+    if walk.peek().is_some() { Err(walk.fault("something after the object").into()) } else { Ok(()) }
+}
+
+struct Walk<'a> {
+    body: &'a [u8],
+    at: usize,
+}
+
+impl Walk<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.body.get(self.at).copied()
+    }
+
+    fn step(&mut self) {
+        self.at = self.at.saturating_add(1);
+    }
+
+    fn take(&mut self) -> Option<u8> {
+        let byte = self.peek();
+        self.step();
+        byte
+    }
+
+    fn fault(&self, what: &'static str) -> NotAnObject {
+        NotAnObject { what, at: self.at.min(self.body.len()) }
+    }
+
+    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), NotAnObject> {
+        if self.peek() != Some(byte) {
+            return Err(self.fault(what));
+        }
+        self.step();
+        Ok(())
+    }
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.step();
+        }
+    }
+
+    /// Passes over a string; gives what is between its quotes.
+    fn string(&mut self) -> Result<Range<usize>, NotAnObject> {
+        self.expect(b'"', "no `\"`")?;
+        let start = self.at;
+        loop {
+            let rest = self.body.get(self.at..).unwrap_or_default();
+            let Some(found) = memchr::memchr2(b'"', b'\\', rest) else {
+                self.at = self.body.len();
+                return Err(self.fault("a string without an end"));
+            };
+            self.at = self.at.saturating_add(found);
+            if self.take() == Some(b'"') {
+                return Ok(start..self.at.saturating_sub(1));
+            }
+            self.step();
+        }
+    }
+
+    fn value(&mut self) -> Result<Range<usize>, NotAnObject> {
+        let start = self.at;
+        match self.peek() {
+            Some(b'"') => self.string().map(|_| ())?,
+            Some(b'{' | b'[') => self.nested()?,
+            _ => self.word()?,
+        }
+        Ok(start..self.at)
+    }
+
+    /// Passes over a number, `true`, `false` or `null`.
+    fn word(&mut self) -> Result<(), NotAnObject> {
+        let start = self.at;
+        while let Some(b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.' | b'E') = self.peek() {
+            self.step();
+        }
+        if self.at == start { Err(self.fault("no value")) } else { Ok(()) }
+    }
+
+    /// Passes over an object or array.
+    fn nested(&mut self) -> Result<(), NotAnObject> {
+        let mut open = [0_u64; MAX_DEPTH / 64];
+        let mut depth = 0_usize;
+        loop {
+            match self.peek() {
+                Some(b'"') => {
+                    self.string()?;
+                    continue;
+                }
+                Some(byte @ (b'{' | b'[')) => {
+                    let Some(word) = open.get_mut(depth / 64) else { return Err(self.fault("nesting deeper than 128")) };
+                    let bit = 1_u64 << (depth % 64);
+                    if byte == b'{' { *word |= bit } else { *word &= !bit }
+                    depth = depth.saturating_add(1);
+                }
+                Some(byte @ (b'}' | b']')) => {
+                    depth = depth.saturating_sub(1);
+                    let was_object = open.get(depth / 64).is_some_and(|word| word & (1_u64 << (depth % 64)) != 0);
+                    if was_object != (byte == b'}') {
+                        return Err(self.fault("brackets that do not fit"));
+                    }
+                    if depth == 0 {
+                        self.step();
+                        return Ok(());
+                    }
+                }
+                Some(_) => {}
+                None => return Err(self.fault("a value without an end")),
+            }
+            self.step();
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Where a request may go, and whether a failed attempt may be tried again elsewhere.
+
+pub mod address;
+pub mod base_url;
+pub mod pool;
+pub mod provider;
+pub mod retry;

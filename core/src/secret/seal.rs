@@ -1,0 +1,130 @@
+//! Seals secrets: AES-256-GCM under a key of its own per record, bound to where the record stands.
+//!
+//! The key of a record is HKDF-SHA-256 (RFC 5869) of the sealing key over 32 random bytes that are stored beside it, so no nonce
+//! is ever counted or repeated, and the limit of 2^32 random nonces per key (NIST SP 800-38D) is out of reach.
+//! Associated data names the place: a ciphertext that is moved or copied elsewhere does not open.
+//!
+//! Format: magic `PXS1`, key id (8), info (32), ciphertext and tag.
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    hkdf,
+};
+use zeroize::{Zeroize, Zeroizing};
+
+const MAGIC: &[u8; 4] = b"PXS1";
+const ID_LEN: usize = 8;
+const INFO_LEN: usize = 32;
+const HEAD_LEN: usize = MAGIC.len() + ID_LEN + INFO_LEN;
+
+/// Tells sealing keys apart without giving them away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SealKeyId(pub [u8; ID_LEN]);
+
+impl std::fmt::Display for SealKeyId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A 32-byte key that seals and opens records.
+pub struct SealKey {
+    bytes: [u8; 32],
+    id: SealKeyId,
+}
+
+impl SealKey {
+    /// Takes 32 unpredictable bytes.
+    pub fn new(bytes: [u8; 32]) -> Self {
+        let mut id = [0; ID_LEN];
+        blake3::Hasher::new_derive_key("proxyxai 2026 sealing key id").update(&bytes).finalize_xof().fill(&mut id);
+        Self { bytes, id: SealKeyId(id) }
+    }
+
+    /// A check value of the key.
+    pub fn id(&self) -> SealKeyId {
+        self.id
+    }
+
+    /// The key of one record.
+    fn record_key(&self, info: &[u8]) -> Result<LessSafeKey, SealError> {
+        let parts = [info];
+        let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, b"proxyxai seal")
+            .extract(&self.bytes)
+            .expand(&parts, &AES_256_GCM)
+            .map(UnboundKey::from)
+            .map_err(|_| SealError::Cipher)?;
+        Ok(LessSafeKey::new(derived))
+    }
+}
+
+impl Drop for SealKey {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
+
+impl std::fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SealKey({})", self.id)
+    }
+}
+
+/// Seals `plain`. `info` must be 32 bytes that were never used with this key before: random ones.
+///
+/// # Errors
+/// [`SealError::Cipher`] when the cipher refuses, which it does only for absurd lengths.
+pub fn seal(key: &SealKey, info: [u8; INFO_LEN], associated: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
+    let mut body = plain.to_vec();
+    key.record_key(&info)?
+        .seal_in_place_append_tag(Nonce::assume_unique_for_key([0; 12]), Aad::from(associated), &mut body)
+        .map_err(|_| SealError::Cipher)?;
+    Ok([MAGIC.as_slice(), &key.id.0, &info, &body].concat())
+}
+
+/// Opens what [`seal`] made with the same key and associated data.
+///
+/// # Errors
+/// Names whether the format, the key or the content (or its place) is wrong.
+pub fn open(key: &SealKey, associated: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    let (head, body) = sealed.split_at_checked(HEAD_LEN).ok_or(SealError::Format)?;
+    let (magic, rest) = head.split_at_checked(MAGIC.len()).ok_or(SealError::Format)?;
+    let (id, info) = rest.split_at_checked(ID_LEN).ok_or(SealError::Format)?;
+    if magic != MAGIC {
+        return Err(SealError::Format);
+    }
+    if id != key.id.0 {
+        let sealed_by = id.try_into().map(SealKeyId).map_err(|_| SealError::Format)?;
+        return Err(SealError::OtherKey { sealed_by, given: key.id });
+    }
+    let mut body = Zeroizing::new(body.to_vec());
+    let opened = key
+        .record_key(info)?
+        .open_in_place(Nonce::assume_unique_for_key([0; 12]), Aad::from(associated), &mut body)
+        .map_err(|_| SealError::Content)?;
+    let len = opened.len();
+    body.truncate(len);
+    Ok(body)
+}
+
+/// Why something was not sealed or opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// Not something that was sealed by this program.
+    #[error("the sealed bytes have an unknown format")]
+    Format,
+    /// Another key sealed it.
+    #[error("sealed under key {sealed_by}, but the key given is {given}")]
+    OtherKey {
+        /// The key that sealed.
+        sealed_by: SealKeyId,
+        /// The key at hand.
+        given: SealKeyId,
+    },
+    /// Changed, or moved from where it was sealed for.
+    #[error("the sealed bytes were changed, or belong to another record")]
+    Content,
+    /// The cipher itself refused.
+    #[error("the cipher refused the input")]
+    Cipher,
+}
