@@ -4,11 +4,12 @@ use std::{env, fs, io, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "proxyxai/config/v1/resource.proto",
     "proxyxai/config/v1/config.proto",
     "proxyxai/usage/v1/usage.proto",
     "proxyxai/admin/v1/admin.proto",
+    "proxyxai/store/v1/stored.proto",
 ];
 
 fn main() -> io::Result<()> {
@@ -19,7 +20,15 @@ fn main() -> io::Result<()> {
     );
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let services = env::var_os("CARGO_FEATURE_SERVICES").is_some();
+    // Messages that carry a secret are not printable by derive; `src/lib.rs` prints them without it.
     tonic_prost_build::configure()
+        .skip_debug([
+            "proxyxai.config.v1.UpstreamKey",
+            "proxyxai.config.v1.ServerHello",
+            "proxyxai.admin.v1.CreateUpstreamKeyRequest",
+            "proxyxai.admin.v1.UpdateUpstreamKeyRequest",
+            "proxyxai.admin.v1.CreateKeyResponse",
+        ])
         .build_client(services)
         .build_server(services)
         .build_transport(services)

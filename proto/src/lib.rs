@@ -29,5 +29,32 @@ pub mod admin {
     }
 }
 
+/// What the control plane keeps in its store.
+pub mod store {
+    /// Version 1.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/proxyxai.store.v1.rs"));
+    }
+}
+
+/// Prints messages that carry a secret by their name alone.
+macro_rules! unprintable {
+    ($($message:path),* $(,)?) => {$(
+        impl std::fmt::Debug for $message {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($message), " { … }"))
+            }
+        }
+    )*};
+}
+
+unprintable!(
+    config::v1::UpstreamKey,
+    config::v1::ServerHello,
+    admin::v1::CreateUpstreamKeyRequest,
+    admin::v1::UpdateUpstreamKeyRequest,
+    admin::v1::CreateKeyResponse,
+);
+
 /// The encoded `FileDescriptorSet` of all protos, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,266 @@
+//! Where state is kept: an ordered map of keys with revisions, transactions and watches, as etcd has them.
+//!
+//! Callers know this trait and nothing of an engine. One conformance suite holds for every implementation (law 20).
+//!
+//! Semantics: each transaction that writes raises the revision of the store by one, and all that it writes bears that revision. A key
+//! counts its versions from 1 since it was created. Deleting a key forgets its count. Compares see the state before the transaction.
+
+pub mod embedded;
+pub mod keyspace;
+mod ring;
+
+use std::{fmt, pin::Pin};
+
+/// The answer of a store, to be awaited.
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Most operations of one transaction.
+pub const MAX_OPS: usize = 100;
+/// Most bytes of keys and values of one transaction.
+pub const MAX_BYTES: usize = 1 << 20;
+
+/// A store.
+pub trait Store: Send + Sync {
+    /// Reads one key.
+    fn get<'a>(&'a self, key: &'a str) -> Reply<'a, Option<Entry>>;
+
+    /// Reads the keys that begin with a prefix, in order, a page at a time.
+    fn range(&self, range: Range) -> Reply<'_, Page>;
+
+    /// Writes all of `then` if all compares hold, else nothing.
+    fn txn(&self, txn: Txn) -> Reply<'_, TxnResult>;
+
+    /// Follows all changes of keys that begin with `prefix`, from a revision on (itself included).
+    fn watch<'a>(&'a self, prefix: &'a str, from: u64) -> Reply<'a, Watch>;
+
+    /// Becomes the leader of this name, waiting while another one is. Writes of a leader compare its fence, so that one who was
+    /// deposed cannot write.
+    fn campaign<'a>(&'a self, name: &'a str) -> Reply<'a, Leadership>;
+}
+
+/// A key and its value.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Vec<u8>,
+    /// Revision at which it was created.
+    pub create_revision: u64,
+    /// Revision at which it was last written.
+    pub mod_revision: u64,
+    /// How often it was written since it was created.
+    pub version: u64,
+}
+
+impl fmt::Debug for Entry {
+    /// Without the value, which may be sealed or long.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, value, create_revision, mod_revision, version } = self;
+        write!(f, "{key} ({} bytes, created {create_revision}, written {mod_revision}, version {version})", value.len())
+    }
+}
+
+/// Which keys to read.
+#[derive(Debug, Clone, Default)]
+pub struct Range {
+    /// What the keys begin with.
+    pub prefix: String,
+    /// Only keys after this one; the last key of the page before.
+    pub after: Option<String>,
+    /// At most so many; 0 means all.
+    pub limit: usize,
+    /// The state as of this revision: that of the first page. When it is not kept any more, the answer is [`StoreError::Compacted`].
+    pub at_revision: Option<u64>,
+}
+
+impl Range {
+    /// All keys with a prefix.
+    pub fn prefix(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..Self::default() }
+    }
+}
+
+/// Some keys in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The keys.
+    pub entries: Vec<Entry>,
+    /// The revision that they are true at.
+    pub revision: u64,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// A transaction.
+#[derive(Debug, Clone, Default)]
+pub struct Txn {
+    /// All must hold.
+    pub compares: Vec<Compare>,
+    /// What is written then.
+    pub then: Vec<Op>,
+}
+
+/// A condition on the state before a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Compare {
+    /// The key was last written at this revision; 0 means that it does not exist.
+    ModRevision(String, u64),
+    /// The key was created at this revision; 0 means that it does not exist.
+    CreateRevision(String, u64),
+}
+
+impl Compare {
+    /// The key does not exist.
+    pub fn absent(key: impl Into<String>) -> Self {
+        Self::ModRevision(key.into(), 0)
+    }
+
+    /// The key is as it was read; `None` when it was not there.
+    pub fn unchanged(key: impl Into<String>, read: Option<&Entry>) -> Self {
+        Self::ModRevision(key.into(), read.map_or(0, |entry| entry.mod_revision))
+    }
+}
+
+/// One write.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Puts a value.
+    Put(String, Vec<u8>),
+    /// Takes a key away, if it is there.
+    Delete(String),
+}
+
+impl Op {
+    /// The key that it writes.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(key, _) | Self::Delete(key) => key,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Put(key, value) => key.len().saturating_add(value.len()),
+            Self::Delete(key) => key.len(),
+        }
+    }
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put(key, value) => write!(f, "put {key} ({} bytes)", value.len()),
+            Self::Delete(key) => write!(f, "delete {key}"),
+        }
+    }
+}
+
+/// What became of a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TxnResult {
+    /// Whether the compares held, so that everything was written.
+    pub succeeded: bool,
+    /// The revision after it.
+    pub revision: u64,
+}
+
+/// One change of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// It was written.
+    Put(Entry),
+    /// It was taken away.
+    Delete(String),
+}
+
+impl Event {
+    /// The key that changed.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Put(entry) => &entry.key,
+            Self::Delete(key) => key,
+        }
+    }
+}
+
+/// What a watch says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// All changes of one revision under the prefix.
+    Changes {
+        /// The revision.
+        revision: u64,
+        /// In the order of the transaction.
+        events: Vec<Event>,
+    },
+    /// The changes asked for are not kept any more: list again.
+    Compacted,
+    /// The watch ended: list again, or watch again from after the last revision seen.
+    Lost,
+}
+
+/// A running watch.
+#[derive(Debug)]
+pub struct Watch {
+    pub(crate) changes: tokio::sync::mpsc::Receiver<WatchEvent>,
+}
+
+impl Watch {
+    /// The next change. After `Compacted` or `Lost` nothing more comes.
+    pub async fn next(&mut self) -> WatchEvent {
+        self.changes.recv().await.unwrap_or(WatchEvent::Lost)
+    }
+}
+
+/// Proof of being the leader.
+#[derive(Debug, Clone)]
+pub struct Leadership {
+    /// To be among the compares of every write of the leader.
+    pub fence: Compare,
+}
+
+/// Why a store did not do what it was asked to.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The transaction is larger than a store takes.
+    #[error("a transaction has at most {MAX_OPS} operations and {MAX_BYTES} bytes; this one has {ops} and {bytes}")]
+    TooLarge {
+        /// Its operations.
+        ops: usize,
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// A key is written twice in one transaction.
+    #[error("the transaction writes `{0}` twice")]
+    Twice(String),
+    /// The revision asked for is not kept any more.
+    #[error("the state at this revision is not kept any more; list again")]
+    Compacted,
+    /// The store cannot write or read.
+    #[error("the store at {place} failed: {what}; {next}")]
+    Failed {
+        /// Which store.
+        place: String,
+        /// What it said.
+        what: String,
+        /// What to do.
+        next: &'static str,
+    },
+    /// The store is stopping.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Refuses transactions that some engine would not take.
+fn check(txn: &Txn) -> Result<(), StoreError> {
+    let ops = txn.then.len().max(txn.compares.len());
+    let bytes = txn.then.iter().map(Op::bytes).fold(0, usize::saturating_add);
+    if ops > MAX_OPS || bytes > MAX_BYTES {
+        return Err(StoreError::TooLarge { ops, bytes });
+    }
+    let mut keys: Vec<&str> = txn.then.iter().map(Op::key).collect();
+    keys.sort_unstable();
+    let twice = keys.array_windows().find(|[a, b]| a == b);
+    twice.map_or(Ok(()), |[key, _]| Err(StoreError::Twice((*key).to_owned())))
+}

@@ -1,0 +1,193 @@
+//! Every key that the store holds: its form, its value, how long it lives.
+//!
+//! Invariants: a key parses to what it was formatted from; parts never contain `/`, but for the model, which stands last.
+
+use std::fmt;
+
+use prost::Message;
+use proxyxai_core::snapshot::{ResourceKind, ResourceName};
+
+/// The format that this program reads and writes.
+pub const FORMAT: u64 = 1;
+
+/// One key of the store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// `meta/format` → `Counter`: [`FORMAT`]. A newer one is refused. For ever.
+    Format,
+    /// `meta/generation` → `Counter`: part of every version. For ever.
+    Generation,
+    /// `meta/deployment` → `Text`: id of the deployment. For ever.
+    Deployment,
+    /// `meta/key-encryption-key` → `Text`: id of the key that seals secrets. Until rotation.
+    KeyEncryptionKey,
+    /// `meta/pepper` → `Sealed`: keys the digests of virtual keys. For ever.
+    Pepper,
+    /// `meta/first-key` → `Text`: id of the first virtual key, also after it was deleted. For ever.
+    FirstKey,
+    /// `cfg/head` → `Counter`: revision of the config, raised by every write of it. For ever.
+    Head,
+    /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
+    Config(ResourceName),
+    /// `usage/mark/<node>/<epoch>` → `Counter`: the last batch that is in the rollups. For ever.
+    Mark {
+        /// Id of the node.
+        node: String,
+        /// Which of its starts.
+        epoch: u64,
+    },
+    /// `usage/hour/<hour>/<account>/<key>/<model>` → `Rollup`. Two days, then part of a day.
+    Hour(Bucket),
+    /// `usage/day/<day>/<account>/<key>/<model>` → `Rollup`. 62 days.
+    Day(Bucket),
+}
+
+/// Names one row of sums.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bucket {
+    /// Hours or days since the Unix epoch.
+    pub slot: u64,
+    /// Id of the account.
+    pub account: String,
+    /// Id of the virtual key.
+    pub key: String,
+    /// The model.
+    pub model: String,
+}
+
+/// Prefix of all config.
+pub const CONFIG_PREFIX: &str = "cfg/";
+/// Prefix of all rows by hour.
+pub const HOUR_PREFIX: &str = "usage/hour/";
+/// Prefix of all rows by day.
+pub const DAY_PREFIX: &str = "usage/day/";
+
+const KINDS: [ResourceKind; 6] = [
+    ResourceKind::Account,
+    ResourceKind::VirtualKey,
+    ResourceKind::Provider,
+    ResourceKind::UpstreamKey,
+    ResourceKind::Route,
+    ResourceKind::PriceTable,
+];
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Format => f.write_str("meta/format"),
+            Self::Generation => f.write_str("meta/generation"),
+            Self::Deployment => f.write_str("meta/deployment"),
+            Self::KeyEncryptionKey => f.write_str("meta/key-encryption-key"),
+            Self::Pepper => f.write_str("meta/pepper"),
+            Self::FirstKey => f.write_str("meta/first-key"),
+            Self::Head => f.write_str("cfg/head"),
+            Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
+            Self::Mark { node, epoch } => write!(f, "usage/mark/{node}/{epoch}"),
+            Self::Hour(bucket) => write!(f, "{HOUR_PREFIX}{bucket}"),
+            Self::Day(bucket) => write!(f, "{DAY_PREFIX}{bucket}"),
+        }
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:010}/{}/{}/{}", self.slot, self.account, self.key, self.model)
+    }
+}
+
+impl Key {
+    /// Reads a key; `None` when it is none of this program's.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fixed = [
+            Self::Format,
+            Self::Generation,
+            Self::Deployment,
+            Self::KeyEncryptionKey,
+            Self::Pepper,
+            Self::FirstKey,
+            Self::Head,
+        ];
+        if let Some(key) = fixed.into_iter().find(|key| key.to_string() == text) {
+            return Some(key);
+        }
+        if let Some(rest) = text.strip_prefix("usage/mark/") {
+            let (node, epoch) = rest.rsplit_once('/')?;
+            return Some(Self::Mark { node: node.to_owned(), epoch: epoch.parse().ok()? });
+        }
+        if let Some(rest) = text.strip_prefix(HOUR_PREFIX) {
+            return Bucket::parse(rest).map(Self::Hour);
+        }
+        if let Some(rest) = text.strip_prefix(DAY_PREFIX) {
+            return Bucket::parse(rest).map(Self::Day);
+        }
+        let (kind, id) = text.strip_prefix(CONFIG_PREFIX)?.split_once('/')?;
+        let kind = KINDS.into_iter().find(|k| k.as_str() == kind)?;
+        Some(Self::Config(ResourceName { kind, id: id.to_owned() }))
+    }
+}
+
+impl Bucket {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(4, '/');
+        let mut next = || parts.next().map(str::to_owned);
+        let (slot, account, key, model) = (next()?.parse().ok()?, next()?, next()?, next()?);
+        Some(Self { slot, account, key, model })
+    }
+}
+
+/// Reads a stored value.
+///
+/// # Errors
+/// Names the key whose value is damaged or of a newer program.
+pub fn decode<M: Message + Default>(key: &str, bytes: &[u8]) -> Result<M, DamagedValue> {
+    M::decode(bytes).map_err(|source| DamagedValue { key: key.to_owned(), source })
+}
+
+/// A value in the store that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the value of `{key}` in the store cannot be read; restore the store from a backup, or use the program that wrote it")]
+pub struct DamagedValue {
+    key: String,
+    source: prost::DecodeError,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn part() -> impl Strategy<Value = String> {
+        "[a-zA-Z0-9-]{1,20}"
+    }
+
+    fn bucket() -> impl Strategy<Value = Bucket> {
+        (0_u64..9_999_999_999, part(), part(), "[ -~]{1,40}")
+            .prop_map(|(slot, account, key, model)| Bucket { slot, account, key, model })
+    }
+
+    fn any_key() -> impl Strategy<Value = Key> {
+        prop_oneof![
+            prop::sample::select(vec![
+                Key::Format,
+                Key::Generation,
+                Key::Deployment,
+                Key::KeyEncryptionKey,
+                Key::Pepper,
+                Key::FirstKey,
+                Key::Head
+            ]),
+            (prop::sample::select(KINDS.to_vec()), part()).prop_map(|(kind, id)| Key::Config(ResourceName { kind, id })),
+            (part(), any::<u64>()).prop_map(|(node, epoch)| Key::Mark { node, epoch }),
+            bucket().prop_map(Key::Hour),
+            bucket().prop_map(Key::Day),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_parses_to_what_it_was(key in any_key()) {
+            prop_assert_eq!(Key::parse(&key.to_string()), Some(key));
+        }
+    }
+}
