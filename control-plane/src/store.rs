@@ -56,8 +56,18 @@ pub struct Entry {
 impl fmt::Debug for Entry {
     /// Without the value, which may be sealed or long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, value, create_revision, mod_revision, version } = self;
-        write!(f, "{key} ({} bytes, created {create_revision}, written {mod_revision}, version {version})", value.len())
+        let Self {
+            key,
+            value,
+            create_revision,
+            mod_revision,
+            version,
+        } = self;
+        write!(
+            f,
+            "{key} ({} bytes, created {create_revision}, written {mod_revision}, version {version})",
+            value.len()
+        )
     }
 }
 
@@ -77,7 +87,10 @@ pub struct Range {
 impl Range {
     /// All keys with a prefix.
     pub fn prefix(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into(), ..Self::default() }
+        Self {
+            prefix: prefix.into(),
+            ..Self::default()
+        }
     }
 }
 
@@ -224,7 +237,9 @@ pub struct Leadership {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The transaction is larger than a store takes.
-    #[error("a transaction has at most {MAX_OPS} operations and {MAX_BYTES} bytes; this one has {ops} and {bytes}")]
+    #[error(
+        "a transaction has at most {MAX_OPS} operations and {MAX_BYTES} bytes; this one has {ops} and {bytes}"
+    )]
     TooLarge {
         /// Its operations.
         ops: usize,
@@ -255,7 +270,11 @@ pub enum StoreError {
 /// Refuses transactions that some engine would not take.
 fn check(txn: &Txn) -> Result<(), StoreError> {
     let ops = txn.then.len().max(txn.compares.len());
-    let bytes = txn.then.iter().map(Op::bytes).fold(0, usize::saturating_add);
+    let bytes = txn
+        .then
+        .iter()
+        .map(Op::bytes)
+        .fold(0, usize::saturating_add);
     if ops > MAX_OPS || bytes > MAX_BYTES {
         return Err(StoreError::TooLarge { ops, bytes });
     }

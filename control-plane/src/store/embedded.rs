@@ -8,11 +8,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, backends::InMemoryBackend};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, backends::InMemoryBackend,
+};
 use tokio::sync::oneshot;
 
 use super::{
-    Compare, Entry, Event, Leadership, Op, Page, Range, Reply, Store, StoreError, Txn, TxnResult, Watch, check, ring::Ring,
+    Compare, Entry, Event, Leadership, Op, Page, Range, Reply, Store, StoreError, Txn, TxnResult,
+    Watch, check, ring::Ring,
 };
 
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
@@ -55,7 +58,10 @@ impl EmbeddedStore {
     /// When the file cannot be opened, is used by another process, or is no store.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
         let place = file.display().to_string();
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(file).map_err(|error| failed(&place, &error))?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(file)
+            .map_err(|error| failed(&place, &error))?;
         let shared = Shared::new(place, database)?;
         let (queue, waiting) = mpsc::channel();
         let worker = Arc::clone(&shared);
@@ -63,7 +69,10 @@ impl EmbeddedStore {
             .name("store".to_owned())
             .spawn(move || worker.run(&waiting))
             .map_err(|error| failed(&shared.place, &error))?;
-        Ok(Self { shared, commits: Commits::Queue(queue) })
+        Ok(Self {
+            shared,
+            commits: Commits::Queue(queue),
+        })
     }
 
     /// A store in memory that commits in the caller and uses no thread.
@@ -72,9 +81,14 @@ impl EmbeddedStore {
     /// None that can be expected.
     pub fn in_memory() -> Result<Self, StoreError> {
         let place = "memory".to_owned();
-        let builder = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(InMemoryBackend::new());
+        let builder = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(InMemoryBackend::new());
         let database = builder.map_err(|error| failed(&place, &error))?;
-        Ok(Self { shared: Shared::new(place, database)?, commits: Commits::Inline })
+        Ok(Self {
+            shared: Shared::new(place, database)?,
+            commits: Commits::Inline,
+        })
     }
 }
 
@@ -91,10 +105,16 @@ impl Store for EmbeddedStore {
         Box::pin(async move {
             check(&txn)?;
             match &self.commits {
-                Commits::Inline => self.shared.commit(std::slice::from_ref(&txn))?.pop().ok_or(StoreError::Closed),
+                Commits::Inline => self
+                    .shared
+                    .commit(std::slice::from_ref(&txn))?
+                    .pop()
+                    .ok_or(StoreError::Closed),
                 Commits::Queue(queue) => {
                     let (answer, answered) = oneshot::channel();
-                    queue.send(Waiting { txn, answer }).map_err(|_| StoreError::Closed)?;
+                    queue
+                        .send(Waiting { txn, answer })
+                        .map_err(|_| StoreError::Closed)?;
                     answered.await.map_err(|_| StoreError::Closed)?
                 }
             }
@@ -109,8 +129,15 @@ impl Store for EmbeddedStore {
         // One process holds the file, so whoever asks last leads; its fence deposes who asked before.
         Box::pin(async move {
             let key = format!("leader/{name}");
-            let won = self.txn(Txn { compares: Vec::new(), then: vec![Op::Put(key.clone(), Vec::new())] }).await?;
-            Ok(Leadership { fence: Compare::ModRevision(key, won.revision) })
+            let won = self
+                .txn(Txn {
+                    compares: Vec::new(),
+                    then: vec![Op::Put(key.clone(), Vec::new())],
+                })
+                .await?;
+            Ok(Leadership {
+                fence: Compare::ModRevision(key, won.revision),
+            })
         })
     }
 }
@@ -120,12 +147,19 @@ impl Shared {
         let write = || -> Result<u64, redb::Error> {
             let txn = database.begin_write()?;
             txn.open_table(ENTRIES)?;
-            let revision = txn.open_table(COUNTERS)?.get(REVISION)?.map_or(0, |value| value.value());
+            let revision = txn
+                .open_table(COUNTERS)?
+                .get(REVISION)?
+                .map_or(0, |value| value.value());
             txn.commit()?;
             Ok(revision)
         };
         let revision = write().map_err(|error| failed(&place, &error))?;
-        Ok(Arc::new(Self { place, database, ring: Mutex::new(Ring::starting_after(revision)) }))
+        Ok(Arc::new(Self {
+            place,
+            database,
+            ring: Mutex::new(Ring::starting_after(revision)),
+        }))
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
@@ -135,12 +169,18 @@ impl Shared {
     /// Commits what waits, until nobody can ask any more.
     fn run(&self, waiting: &mpsc::Receiver<Waiting>) {
         while let Ok(first) = waiting.recv() {
-            let (txns, answers): (Vec<Txn>, Vec<_>) =
-                std::iter::once(first).chain(waiting.try_iter()).take(GROUP).map(|w| (w.txn, w.answer)).unzip();
+            let (txns, answers): (Vec<Txn>, Vec<_>) = std::iter::once(first)
+                .chain(waiting.try_iter())
+                .take(GROUP)
+                .map(|w| (w.txn, w.answer))
+                .unzip();
             match self.commit(&txns) {
-                Ok(results) => results.into_iter().zip(answers).for_each(|(result, answer)| {
-                    let _asker_may_have_left = answer.send(Ok(result));
-                }),
+                Ok(results) => results
+                    .into_iter()
+                    .zip(answers)
+                    .for_each(|(result, answer)| {
+                        let _asker_may_have_left = answer.send(Ok(result));
+                    }),
                 Err(error) => answers.into_iter().for_each(|answer| {
                     let _asker_may_have_left = answer.send(Err(error.clone()));
                 }),
@@ -159,11 +199,21 @@ impl Shared {
     fn range(&self, range: &Range) -> Result<Page, StoreError> {
         let read = || -> Result<Page, redb::Error> {
             let txn = self.database.begin_read()?;
-            let revision = txn.open_table(COUNTERS)?.get(REVISION)?.map_or(0, |value| value.value());
+            let revision = txn
+                .open_table(COUNTERS)?
+                .get(REVISION)?
+                .map_or(0, |value| value.value());
             let table = txn.open_table(ENTRIES)?;
             let start = range.after.as_deref().unwrap_or(&range.prefix);
-            let limit = if range.limit == 0 { usize::MAX } else { range.limit };
-            let mut page = Page { revision, ..Page::default() };
+            let limit = if range.limit == 0 {
+                usize::MAX
+            } else {
+                range.limit
+            };
+            let mut page = Page {
+                revision,
+                ..Page::default()
+            };
             for row in table.range(start..)? {
                 let (key, value) = row?;
                 let key = key.value();
@@ -182,7 +232,11 @@ impl Shared {
             Ok(page)
         };
         let page = read().map_err(|error| failed(&self.place, &error))?;
-        if range.at_revision.is_some_and(|at| at != page.revision) { Err(StoreError::Compacted) } else { Ok(page) }
+        if range.at_revision.is_some_and(|at| at != page.revision) {
+            Err(StoreError::Compacted)
+        } else {
+            Ok(page)
+        }
     }
 
     /// Commits all with one sync, each at a revision of its own.
@@ -206,7 +260,10 @@ impl Shared {
                             changes.push((revision, events));
                         }
                     }
-                    results.push(TxnResult { succeeded, revision });
+                    results.push(TxnResult {
+                        succeeded,
+                        revision,
+                    });
                 }
                 counters.insert(REVISION, revision)?;
             }
@@ -219,15 +276,22 @@ impl Shared {
         };
         let results = write().map_err(|error| failed(&self.place, &error))?;
         let mut ring = self.ring();
-        changes.into_iter().for_each(|(revision, events)| ring.add(revision, events));
+        changes
+            .into_iter()
+            .for_each(|(revision, events)| ring.add(revision, events));
         Ok(results)
     }
 }
 
-fn holds(entries: &redb::Table<'_, &str, &[u8]>, compares: &[Compare]) -> Result<bool, redb::Error> {
+fn holds(
+    entries: &redb::Table<'_, &str, &[u8]>,
+    compares: &[Compare],
+) -> Result<bool, redb::Error> {
     for compare in compares {
         let (Compare::ModRevision(key, want) | Compare::CreateRevision(key, want)) = compare;
-        let entry = entries.get(key.as_str())?.and_then(|value| decode(key, value.value()));
+        let entry = entries
+            .get(key.as_str())?
+            .and_then(|value| decode(key, value.value()));
         let have = entry.map_or(0, |entry| match compare {
             Compare::ModRevision(..) => entry.mod_revision,
             Compare::CreateRevision(..) => entry.create_revision,
@@ -239,12 +303,18 @@ fn holds(entries: &redb::Table<'_, &str, &[u8]>, compares: &[Compare]) -> Result
     Ok(true)
 }
 
-fn apply(entries: &mut redb::Table<'_, &str, &[u8]>, ops: &[Op], revision: u64) -> Result<Vec<Event>, redb::Error> {
+fn apply(
+    entries: &mut redb::Table<'_, &str, &[u8]>,
+    ops: &[Op],
+    revision: u64,
+) -> Result<Vec<Event>, redb::Error> {
     let mut events = Vec::with_capacity(ops.len());
     for op in ops {
         match op {
             Op::Put(key, value) => {
-                let old = entries.get(key.as_str())?.and_then(|value| decode(key, value.value()));
+                let old = entries
+                    .get(key.as_str())?
+                    .and_then(|value| decode(key, value.value()));
                 let entry = Entry {
                     key: key.clone(),
                     value: value.clone(),
@@ -274,8 +344,16 @@ fn encode(entry: &Entry) -> Vec<u8> {
 fn decode(key: &str, bytes: &[u8]) -> Option<Entry> {
     let (head, value) = bytes.split_at_checked(24)?;
     let (numbers, _) = head.as_chunks::<8>();
-    let [create_revision, mod_revision, version] = <[[u8; 8]; 3]>::try_from(numbers).ok()?.map(u64::from_le_bytes);
-    Some(Entry { key: key.to_owned(), value: value.to_vec(), create_revision, mod_revision, version })
+    let [create_revision, mod_revision, version] = <[[u8; 8]; 3]>::try_from(numbers)
+        .ok()?
+        .map(u64::from_le_bytes);
+    Some(Entry {
+        key: key.to_owned(),
+        value: value.to_vec(),
+        create_revision,
+        mod_revision,
+        version,
+    })
 }
 
 fn failed(place: &str, error: &dyn std::error::Error) -> StoreError {
@@ -289,5 +367,9 @@ fn failed(place: &str, error: &dyn std::error::Error) -> StoreError {
     } else {
         "see whether the disk is healthy, then start again"
     };
-    StoreError::Failed { place: place.to_owned(), what, next }
+    StoreError::Failed {
+        place: place.to_owned(),
+        what,
+        next,
+    }
 }

@@ -91,7 +91,11 @@ impl fmt::Display for Key {
 
 impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:010}/{}/{}/{}", self.slot, self.account, self.key, self.model)
+        write!(
+            f,
+            "{:010}/{}/{}/{}",
+            self.slot, self.account, self.key, self.model
+        )
     }
 }
 
@@ -112,7 +116,10 @@ impl Key {
         }
         if let Some(rest) = text.strip_prefix("usage/mark/") {
             let (node, epoch) = rest.rsplit_once('/')?;
-            return Some(Self::Mark { node: node.to_owned(), epoch: epoch.parse().ok()? });
+            return Some(Self::Mark {
+                node: node.to_owned(),
+                epoch: epoch.parse().ok()?,
+            });
         }
         if let Some(rest) = text.strip_prefix(HOUR_PREFIX) {
             return Bucket::parse(rest).map(Self::Hour);
@@ -122,7 +129,10 @@ impl Key {
         }
         let (kind, id) = text.strip_prefix(CONFIG_PREFIX)?.split_once('/')?;
         let kind = KINDS.into_iter().find(|k| k.as_str() == kind)?;
-        Some(Self::Config(ResourceName { kind, id: id.to_owned() }))
+        Some(Self::Config(ResourceName {
+            kind,
+            id: id.to_owned(),
+        }))
     }
 }
 
@@ -131,7 +141,12 @@ impl Bucket {
         let mut parts = text.splitn(4, '/');
         let mut next = || parts.next().map(str::to_owned);
         let (slot, account, key, model) = (next()?.parse().ok()?, next()?, next()?, next()?);
-        Some(Self { slot, account, key, model })
+        Some(Self {
+            slot,
+            account,
+            key,
+            model,
+        })
     }
 }
 
@@ -140,12 +155,17 @@ impl Bucket {
 /// # Errors
 /// Names the key whose value is damaged or of a newer program.
 pub fn decode<M: Message + Default>(key: &str, bytes: &[u8]) -> Result<M, DamagedValue> {
-    M::decode(bytes).map_err(|source| DamagedValue { key: key.to_owned(), source })
+    M::decode(bytes).map_err(|source| DamagedValue {
+        key: key.to_owned(),
+        source,
+    })
 }
 
 /// A value in the store that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("the value of `{key}` in the store cannot be read; restore the store from a backup, or use the program that wrote it")]
+#[error(
+    "the value of `{key}` in the store cannot be read; restore the store from a backup, or use the program that wrote it"
+)]
 pub struct DamagedValue {
     key: String,
     source: prost::DecodeError,
@@ -162,8 +182,14 @@ mod tests {
     }
 
     fn bucket() -> impl Strategy<Value = Bucket> {
-        (0_u64..9_999_999_999, part(), part(), "[ -~]{1,40}")
-            .prop_map(|(slot, account, key, model)| Bucket { slot, account, key, model })
+        (0_u64..9_999_999_999, part(), part(), "[ -~]{1,40}").prop_map(
+            |(slot, account, key, model)| Bucket {
+                slot,
+                account,
+                key,
+                model,
+            },
+        )
     }
 
     fn any_key() -> impl Strategy<Value = Key> {
@@ -177,7 +203,8 @@ mod tests {
                 Key::FirstKey,
                 Key::Head
             ]),
-            (prop::sample::select(KINDS.to_vec()), part()).prop_map(|(kind, id)| Key::Config(ResourceName { kind, id })),
+            (prop::sample::select(KINDS.to_vec()), part())
+                .prop_map(|(kind, id)| Key::Config(ResourceName { kind, id })),
             (part(), any::<u64>()).prop_map(|(node, epoch)| Key::Mark { node, epoch }),
             bucket().prop_map(Key::Hour),
             bucket().prop_map(Key::Day),

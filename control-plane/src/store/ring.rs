@@ -25,18 +25,27 @@ pub(super) struct Ring {
 impl Ring {
     /// Begins after what the store already holds.
     pub(super) fn starting_after(revision: u64) -> Self {
-        Self { forgotten: revision, ..Self::default() }
+        Self {
+            forgotten: revision,
+            ..Self::default()
+        }
     }
 
     /// Takes the changes of one revision.
     pub(super) fn add(&mut self, revision: u64, events: Vec<Event>) {
-        self.followers.retain(|(prefix, follower)| match under(prefix, &events) {
-            Some(events) => follower.try_send(WatchEvent::Changes { revision, events }).is_ok(),
-            None => !follower.is_closed(),
-        });
+        self.followers
+            .retain(|(prefix, follower)| match under(prefix, &events) {
+                Some(events) => follower
+                    .try_send(WatchEvent::Changes { revision, events })
+                    .is_ok(),
+                None => !follower.is_closed(),
+            });
         self.recent.push_back((revision, events));
         while self.recent.len() > KEPT {
-            self.forgotten = self.recent.pop_front().map_or(self.forgotten, |(revision, _)| revision);
+            self.forgotten = self
+                .recent
+                .pop_front()
+                .map_or(self.forgotten, |(revision, _)| revision);
         }
     }
 
@@ -44,7 +53,12 @@ impl Ring {
     pub(super) fn follow(&mut self, prefix: &str, from: u64) -> Watch {
         let late = self.recent.iter().filter(|(revision, _)| *revision >= from);
         let missed: Vec<WatchEvent> = late
-            .filter_map(|(revision, events)| under(prefix, events).map(|events| WatchEvent::Changes { revision: *revision, events }))
+            .filter_map(|(revision, events)| {
+                under(prefix, events).map(|events| WatchEvent::Changes {
+                    revision: *revision,
+                    events,
+                })
+            })
             .collect();
         let (sender, changes) = mpsc::channel(missed.len().saturating_add(BACKLOG));
         if from <= self.forgotten {
@@ -60,6 +74,10 @@ impl Ring {
 }
 
 fn under(prefix: &str, events: &[Event]) -> Option<Vec<Event>> {
-    let found: Vec<Event> = events.iter().filter(|event| event.key().starts_with(prefix)).cloned().collect();
+    let found: Vec<Event> = events
+        .iter()
+        .filter(|event| event.key().starts_with(prefix))
+        .cloned()
+        .collect();
     (!found.is_empty()).then_some(found)
 }

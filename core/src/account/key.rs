@@ -85,18 +85,28 @@ pub struct GeneratedKey {
 pub fn generate(mut random: [u8; 64]) -> GeneratedKey {
     let body = base62(&random, BODY_LEN);
     random.zeroize();
-    let mut text = String::with_capacity(PREFIX.len().saturating_add(BODY_LEN).saturating_add(TAG_LEN));
+    let mut text = String::with_capacity(
+        PREFIX
+            .len()
+            .saturating_add(BODY_LEN)
+            .saturating_add(TAG_LEN),
+    );
     text.push_str(PREFIX);
     text.push_str(&body);
     let tag = tag_of(&[text.as_bytes()]);
     text.extend(tag.iter().map(|b| char::from(*b)));
     let id = body.chars().take(ID_LEN).collect();
-    GeneratedKey { id, text: SecretString::from(text) }
+    GeneratedKey {
+        id,
+        text: SecretString::from(text),
+    }
 }
 
 /// `len` characters from a stream keyed by `seed`, without bias: bytes past the last multiple of 62 are passed over.
 pub fn base62(seed: &[u8; 64], len: usize) -> String {
-    let mut stream = blake3::Hasher::new_derive_key("proxyxai 2026 base62").update(seed).finalize_xof();
+    let mut stream = blake3::Hasher::new_derive_key("proxyxai 2026 base62")
+        .update(seed)
+        .finalize_xof();
     let mut out = String::with_capacity(len);
     while out.len() < len {
         let mut byte = [0];
@@ -155,7 +165,10 @@ impl Pepper {
     /// Digest of a whole key.
     pub fn digest(&self, text: &str) -> KeyDigest {
         let mut digest = [0; 16];
-        blake3::Hasher::new_keyed(&self.0).update(text.as_bytes()).finalize_xof().fill(&mut digest);
+        blake3::Hasher::new_keyed(&self.0)
+            .update(text.as_bytes())
+            .finalize_xof()
+            .fill(&mut digest);
         KeyDigest(digest)
     }
 

@@ -55,7 +55,11 @@ pub struct PatternList(Box<[Pattern]>);
 impl PatternList {
     /// Parses each text.
     pub fn parse<S: AsRef<str>>(texts: &[S]) -> Result<Self, InvalidPattern> {
-        texts.iter().map(|t| Pattern::parse(t.as_ref())).collect::<Result<_, _>>().map(Self)
+        texts
+            .iter()
+            .map(|t| Pattern::parse(t.as_ref()))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// Whether the name is permitted.
@@ -74,9 +78,13 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
                 retry = Some((rest, n));
                 p = rest;
             }
-            (Some((want, p_rest)), Some((have, n_rest))) if want == have => (p, n) = (p_rest, n_rest),
+            (Some((want, p_rest)), Some((have, n_rest))) if want == have => {
+                (p, n) = (p_rest, n_rest)
+            }
             (None, None) => return true,
-            _ => match retry.and_then(|(after, from)| from.split_first().map(|(_, shorter)| (after, shorter))) {
+            _ => match retry
+                .and_then(|(after, from)| from.split_first().map(|(_, shorter)| (after, shorter)))
+            {
                 Some((after, shorter)) => {
                     retry = Some((after, shorter));
                     (p, n) = (after, shorter);

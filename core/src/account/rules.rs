@@ -4,10 +4,14 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// Not a name that can stand in a path.
-    #[error("a name has 1 to 63 characters, among them no `/`, no control character and no space at either end")]
+    #[error(
+        "a name has 1 to 63 characters, among them no `/`, no control character and no space at either end"
+    )]
     Name,
     /// Not an id.
-    #[error("an id has 1 to 63 lower-case letters, digits and `-`, and begins with a letter or digit")]
+    #[error(
+        "an id has 1 to 63 lower-case letters, digits and `-`, and begins with a letter or digit"
+    )]
     Id,
 }
 
@@ -20,7 +24,11 @@ const MAX_CHARS: usize = 63;
 pub fn check_account_name(name: &str) -> Result<(), InvalidName> {
     let fits = (1..=MAX_CHARS).contains(&name.chars().count());
     let clean = name.trim() == name && !name.chars().any(|c| c == '/' || c.is_control());
-    if fits && clean { Ok(()) } else { Err(InvalidName::Name) }
+    if fits && clean {
+        Ok(())
+    } else {
+        Err(InvalidName::Name)
+    }
 }
 
 /// Checks the id of a provider, route or upstream key.
@@ -29,6 +37,12 @@ pub fn check_account_name(name: &str) -> Result<(), InvalidName> {
 /// Says what an id looks like.
 pub fn check_id(id: &str) -> Result<(), InvalidName> {
     let fits = (1..=MAX_CHARS).contains(&id.len());
-    let clean = id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if fits && clean && !id.starts_with('-') { Ok(()) } else { Err(InvalidName::Id) }
+    let clean = id
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fits && clean && !id.starts_with('-') {
+        Ok(())
+    } else {
+        Err(InvalidName::Id)
+    }
 }

@@ -48,8 +48,11 @@ impl AccountTree {
     ///
     /// # Errors
     /// Every account that does not fit, with its reason.
-    pub fn build<'a>(accounts: impl IntoIterator<Item = &'a proto::Account>) -> Result<Self, Vec<InvalidAccount>> {
-        let accounts: BTreeMap<&str, &proto::Account> = accounts.into_iter().map(|a| (a.id.as_str(), a)).collect();
+    pub fn build<'a>(
+        accounts: impl IntoIterator<Item = &'a proto::Account>,
+    ) -> Result<Self, Vec<InvalidAccount>> {
+        let accounts: BTreeMap<&str, &proto::Account> =
+            accounts.into_iter().map(|a| (a.id.as_str(), a)).collect();
         let mut faults = Vec::new();
         let mut tree = Self::default();
         for (position, account) in accounts.values().enumerate() {
@@ -78,17 +81,26 @@ impl AccountTree {
                 faults.push(InvalidAccount::new(account, error.to_string()));
             }
             if !names.insert((account.parent_id.as_str(), account.name.as_str())) {
-                faults.push(InvalidAccount::new(account, format!("a sibling is named `{}` already", account.name)));
+                faults.push(InvalidAccount::new(
+                    account,
+                    format!("a sibling is named `{}` already", account.name),
+                ));
             }
         }
         for (position, account) in accounts.values().enumerate() {
             let index = AccountIndex(u32::try_from(position).unwrap_or(u32::MAX));
             if tree.line(index).nth(MAX_DEPTH).is_some() {
-                let reason = format!("its path is deeper than {MAX_DEPTH} accounts, or leads back to itself");
+                let reason = format!(
+                    "its path is deeper than {MAX_DEPTH} accounts, or leads back to itself"
+                );
                 faults.push(InvalidAccount::new(account, reason));
             }
         }
-        if faults.is_empty() { Ok(tree) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(tree)
+        } else {
+            Err(faults)
+        }
     }
 
     /// The account with this id.
@@ -101,7 +113,9 @@ impl AccountTree {
         let mut names = path.split('/');
         let mut at = self.get(ROOT).filter(|_| names.next() == Some(ROOT))?;
         for name in names {
-            at = self.children(at).find(|child| self.node(*child).is_some_and(|n| *n.name == *name))?;
+            at = self
+                .children(at)
+                .find(|child| self.node(*child).is_some_and(|n| *n.name == *name))?;
         }
         Some(at)
     }
@@ -123,7 +137,11 @@ impl AccountTree {
 
     /// `root/…/name`.
     pub fn path(&self, index: AccountIndex) -> String {
-        let mut names: Vec<&str> = self.line(index).filter_map(|i| self.node(i)).map(|n| &*n.name).collect();
+        let mut names: Vec<&str> = self
+            .line(index)
+            .filter_map(|i| self.node(i))
+            .map(|n| &*n.name)
+            .collect();
         names.reverse();
         names.join("/")
     }
@@ -131,12 +149,16 @@ impl AccountTree {
     /// The account, its parent, and so on to the root.
     pub fn line(&self, index: AccountIndex) -> impl Iterator<Item = AccountIndex> + '_ {
         let first = self.node(index).map(|_| index);
-        std::iter::successors(first, |at| self.node(*at).and_then(|node| node.parent)).take(MAX_DEPTH.saturating_add(1))
+        std::iter::successors(first, |at| self.node(*at).and_then(|node| node.parent))
+            .take(MAX_DEPTH.saturating_add(1))
     }
 
     /// Direct children, in the order of their ids.
     pub fn children(&self, of: AccountIndex) -> impl Iterator<Item = AccountIndex> + '_ {
-        self.all().filter(move |index| self.node(*index).is_some_and(|node| node.parent == Some(of)))
+        self.all().filter(move |index| {
+            self.node(*index)
+                .is_some_and(|node| node.parent == Some(of))
+        })
     }
 
     /// All accounts, in the order of their ids.
@@ -156,8 +178,13 @@ impl AccountTree {
     pub fn admits(&self, index: AccountIndex, model: &str) -> Result<(), AccountRefusal> {
         self.active(index)?;
         for at in self.line(index) {
-            if self.node(at).is_some_and(|node| !node.allowed.permits(model)) {
-                return Err(AccountRefusal::ModelForbidden { path: self.path(at) });
+            if self
+                .node(at)
+                .is_some_and(|node| !node.allowed.permits(model))
+            {
+                return Err(AccountRefusal::ModelForbidden {
+                    path: self.path(at),
+                });
             }
         }
         Ok(())
@@ -173,7 +200,9 @@ impl AccountTree {
         }
         for at in self.line(index) {
             if self.node(at).is_some_and(|node| node.suspended) {
-                return Err(AccountRefusal::Suspended { path: self.path(at) });
+                return Err(AccountRefusal::Suspended {
+                    path: self.path(at),
+                });
             }
         }
         Ok(())
@@ -184,12 +213,21 @@ impl AccountTree {
     }
 }
 
-fn link(account: &proto::Account, by_id: &HashMap<Arc<str>, AccountIndex>) -> Result<Option<AccountIndex>, String> {
+fn link(
+    account: &proto::Account,
+    by_id: &HashMap<Arc<str>, AccountIndex>,
+) -> Result<Option<AccountIndex>, String> {
     match (account.id == ROOT, account.parent_id.as_str()) {
         (true, "") if account.name == ROOT => Ok(None),
-        (true, _) => Err(format!("the account `{ROOT}` has no parent and keeps its name")),
+        (true, _) => Err(format!(
+            "the account `{ROOT}` has no parent and keeps its name"
+        )),
         (false, "") => Err("only the root account has no parent".to_owned()),
-        (false, parent) => by_id.get(parent).copied().map(Some).ok_or_else(|| format!("its parent `{parent}` does not exist")),
+        (false, parent) => by_id
+            .get(parent)
+            .copied()
+            .map(Some)
+            .ok_or_else(|| format!("its parent `{parent}` does not exist")),
     }
 }
 
@@ -204,7 +242,10 @@ pub struct InvalidAccount {
 
 impl InvalidAccount {
     fn new(account: &proto::Account, reason: String) -> Self {
-        Self { id: account.id.clone(), reason }
+        Self {
+            id: account.id.clone(),
+            reason,
+        }
     }
 }
 

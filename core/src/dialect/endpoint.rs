@@ -37,7 +37,12 @@ pub enum Endpoint {
 
 impl Endpoint {
     /// Every endpoint.
-    pub const ALL: [Self; 4] = [Self::ChatCompletions, Self::Embeddings, Self::Messages, Self::Models];
+    pub const ALL: [Self; 4] = [
+        Self::ChatCompletions,
+        Self::Embeddings,
+        Self::Messages,
+        Self::Models,
+    ];
 
     /// The word for it in metrics and usage events.
     pub fn as_str(self) -> &'static str {
@@ -87,13 +92,27 @@ pub fn find(method: &str, path: &str) -> Result<Endpoint, NoEndpoint> {
         "/v1/embeddings" => Endpoint::Embeddings,
         "/v1/messages" => Endpoint::Messages,
         "/v1/models" => Endpoint::Models,
-        other if other.strip_prefix("/v1/models/").is_some_and(|id| !id.is_empty()) => Endpoint::Models,
+        other
+            if other
+                .strip_prefix("/v1/models/")
+                .is_some_and(|id| !id.is_empty()) =>
+        {
+            Endpoint::Models
+        }
         _ => return Err(NoEndpoint::UnknownPath),
     };
-    if method == endpoint.method() { Ok(endpoint) } else { Err(NoEndpoint::MethodNotAllowed(endpoint)) }
+    if method == endpoint.method() {
+        Ok(endpoint)
+    } else {
+        Err(NoEndpoint::MethodNotAllowed(endpoint))
+    }
 }
 
 /// The dialect to speak about a path that leads nowhere.
 pub fn dialect_of_path(path: &str, anthropic_header: bool) -> Dialect {
-    if anthropic_header || path.starts_with("/v1/messages") { Dialect::AnthropicMessages } else { Dialect::OpenaiChat }
+    if anthropic_header || path.starts_with("/v1/messages") {
+        Dialect::AnthropicMessages
+    } else {
+        Dialect::OpenaiChat
+    }
 }

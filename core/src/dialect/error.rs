@@ -133,11 +133,19 @@ struct AnthropicError<'a> {
 pub fn body(dialect: Dialect, code: ErrorCode, message: &str, request_id: &str) -> Vec<u8> {
     let written = match dialect {
         Dialect::OpenaiChat => serde_json::to_vec(&OpenaiBody {
-            error: OpenaiError { message, r#type: code.openai_type(), param: None, code: code.as_str() },
+            error: OpenaiError {
+                message,
+                r#type: code.openai_type(),
+                param: None,
+                code: code.as_str(),
+            },
         }),
         Dialect::AnthropicMessages => serde_json::to_vec(&AnthropicBody {
             r#type: "error",
-            error: AnthropicError { r#type: code.anthropic_type(), message },
+            error: AnthropicError {
+                r#type: code.anthropic_type(),
+                message,
+            },
             request_id,
         }),
     };
@@ -150,5 +158,12 @@ pub fn event(dialect: Dialect, code: ErrorCode, message: &str, request_id: &str)
         Dialect::OpenaiChat => b"",
         Dialect::AnthropicMessages => b"event: error\n",
     };
-    [b"\n\n", name, b"data: ", &body(dialect, code, message, request_id), b"\n\n"].concat()
+    [
+        b"\n\n",
+        name,
+        b"data: ",
+        &body(dialect, code, message, request_id),
+        b"\n\n",
+    ]
+    .concat()
 }

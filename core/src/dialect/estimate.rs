@@ -16,7 +16,11 @@ pub fn estimate(body: &[u8], output_bytes: u64) -> Tokens {
         Ok(value) => text_bytes(&value),
         Err(_) => u64::try_from(body.len()).unwrap_or(u64::MAX),
     };
-    Tokens { input: input.div_ceil(BYTES_PER_TOKEN), output: output_bytes.div_ceil(BYTES_PER_TOKEN), ..Tokens::default() }
+    Tokens {
+        input: input.div_ceil(BYTES_PER_TOKEN),
+        output: output_bytes.div_ceil(BYTES_PER_TOKEN),
+        ..Tokens::default()
+    }
 }
 
 /// Bytes of text in a value: strings, but not those that hold media.
@@ -25,12 +29,19 @@ fn text_bytes(value: &Value) -> u64 {
         Value::String(text) if is_media(text) => 0,
         Value::String(text) => u64::try_from(text.len()).unwrap_or(u64::MAX),
         Value::Array(items) => items.iter().map(text_bytes).fold(0, u64::saturating_add),
-        Value::Object(members) => members.iter().map(|(_, v)| text_bytes(v)).fold(0, u64::saturating_add),
+        Value::Object(members) => members
+            .iter()
+            .map(|(_, v)| text_bytes(v))
+            .fold(0, u64::saturating_add),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0,
     }
 }
 
 /// A data URL, or a long run of base 64 without a space in it.
 fn is_media(text: &str) -> bool {
-    text.starts_with("data:") || (text.len() > 1024 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=-_".contains(&b)))
+    text.starts_with("data:")
+        || (text.len() > 1024
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"+/=-_".contains(&b)))
 }

@@ -23,7 +23,8 @@ pub enum FirstEvent {
 /// Looks at what has come so far.
 pub fn first_event(dialect: Dialect, head: &[u8]) -> FirstEvent {
     let mut rest = head;
-    while let Some((event, after)) = sse::event_end(rest).and_then(|end| rest.split_at_checked(end)) {
+    while let Some((event, after)) = sse::event_end(rest).and_then(|end| rest.split_at_checked(end))
+    {
         rest = after;
         if !sse::is_keep_alive(event) {
             return judge(dialect, event);
@@ -33,7 +34,9 @@ pub fn first_event(dialect: Dialect, head: &[u8]) -> FirstEvent {
 }
 
 fn judge(dialect: Dialect, event: &[u8]) -> FirstEvent {
-    let Some(data) = sse::data(event) else { return FirstEvent::Content };
+    let Some(data) = sse::data(event) else {
+        return FirstEvent::Content;
+    };
     // Every error, and hardly any content, has the word near its start: most events are not parsed.
     if memchr::memmem::find(data, b"\"error\"").is_none() {
         return FirstEvent::Content;
@@ -52,10 +55,17 @@ fn judge(dialect: Dialect, event: &[u8]) -> FirstEvent {
     match serde_json::from_slice::<Event>(data) {
         Ok(Event { error: Some(error) }) => {
             let code = error.code.as_ref();
-            let number = code.and_then(serde_json::Value::as_u64).and_then(|n| u16::try_from(n).ok());
+            let number = code
+                .and_then(serde_json::Value::as_u64)
+                .and_then(|n| u16::try_from(n).ok());
             let words = [error.kind.as_deref(), code.and_then(|c| c.as_str())];
-            let status = number.filter(|n| (400..600).contains(n)).unwrap_or_else(|| status_of(dialect, &words));
-            FirstEvent::Error { status, body: data.to_vec() }
+            let status = number
+                .filter(|n| (400..600).contains(n))
+                .unwrap_or_else(|| status_of(dialect, &words));
+            FirstEvent::Error {
+                status,
+                body: data.to_vec(),
+            }
         }
         Ok(Event { error: None }) | Err(_) => FirstEvent::Content,
     }
@@ -64,10 +74,21 @@ fn judge(dialect: Dialect, event: &[u8]) -> FirstEvent {
 /// The status that an error's type or code stands for.
 fn status_of(dialect: Dialect, words: &[Option<&str>; 2]) -> u16 {
     let is = |names: &[&str]| words.iter().flatten().any(|word| names.contains(word));
-    if is(&["rate_limit_error", "rate_limit_exceeded", "insufficient_quota", "requests", "tokens", "slow_down"]) {
+    if is(&[
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "insufficient_quota",
+        "requests",
+        "tokens",
+        "slow_down",
+    ]) {
         429
     } else if is(&["overloaded_error", "server_is_overloaded"]) {
-        if dialect == Dialect::AnthropicMessages { 529 } else { 503 }
+        if dialect == Dialect::AnthropicMessages {
+            529
+        } else {
+            503
+        }
     } else if is(&["authentication_error", "invalid_api_key"]) {
         401
     } else if is(&["billing_error"]) {
@@ -76,7 +97,11 @@ fn status_of(dialect: Dialect, words: &[Option<&str>; 2]) -> u16 {
         403
     } else if is(&["not_found_error", "model_not_found"]) {
         404
-    } else if is(&["invalid_request_error", "context_length_exceeded", "invalid_prompt"]) {
+    } else if is(&[
+        "invalid_request_error",
+        "context_length_exceeded",
+        "invalid_prompt",
+    ]) {
         400
     } else {
         500

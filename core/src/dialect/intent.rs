@@ -34,7 +34,10 @@ enum UsageRequest {
     /// It asks, or no stream is asked for: forward the bytes as they came.
     AsGiven,
     /// It does not: insert `text` in place of `at`.
-    Insert { at: Range<usize>, text: &'static str },
+    Insert {
+        at: Range<usize>,
+        text: &'static str,
+    },
 }
 
 /// The name of a model: a slice of the body, or a copy where the body has escapes in it.
@@ -98,12 +101,24 @@ pub fn read(endpoint: Endpoint, body: &Bytes) -> Result<Intent, InvalidBody> {
     let stream = match stream.as_ref().map(text) {
         None | Some(b"false" | b"null") => false,
         Some(b"true") => true,
-        Some(_) => return Err(InvalidBody::Type { key: "stream", want: "true or false" }),
+        Some(_) => {
+            return Err(InvalidBody::Type {
+                key: "stream",
+                want: "true or false",
+            });
+        }
     };
-    let number = |range: Option<&Range<usize>>| range.and_then(|r| str::from_utf8(text(r)).ok()).and_then(|t| t.parse::<u64>().ok());
+    let number = |range: Option<&Range<usize>>| {
+        range
+            .and_then(|r| str::from_utf8(text(r)).ok())
+            .and_then(|t| t.parse::<u64>().ok())
+    };
     let usage = match endpoint {
         Endpoint::ChatCompletions if stream => usage_request(body, options)?,
-        Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Messages | Endpoint::Models => UsageRequest::AsGiven,
+        Endpoint::ChatCompletions
+        | Endpoint::Embeddings
+        | Endpoint::Messages
+        | Endpoint::Models => UsageRequest::AsGiven,
     };
     Ok(Intent {
         endpoint,
@@ -118,7 +133,14 @@ pub fn read(endpoint: Endpoint, body: &Bytes) -> Result<Intent, InvalidBody> {
 impl Intent {
     /// The intent of a request without a body.
     pub fn without_body(endpoint: Endpoint) -> Self {
-        Self { endpoint, model: ModelName(Bytes::new()), stream: false, output_cap: None, choices: 1, usage: UsageRequest::AsGiven }
+        Self {
+            endpoint,
+            model: ModelName(Bytes::new()),
+            stream: false,
+            output_cap: None,
+            choices: 1,
+            usage: UsageRequest::AsGiven,
+        }
     }
 
     /// Whether the client did not ask for usage that the gateway asks for, so that it must be hidden again.
@@ -128,8 +150,13 @@ impl Intent {
 
     /// The body to forward: the same bytes, unless usage must be asked for.
     pub fn forward_body(&self, body: &Bytes) -> Bytes {
-        let UsageRequest::Insert { at, text } = &self.usage else { return body.clone() };
-        let (before, after) = (body.get(..at.start).unwrap_or_default(), body.get(at.end..).unwrap_or_default());
+        let UsageRequest::Insert { at, text } = &self.usage else {
+            return body.clone();
+        };
+        let (before, after) = (
+            body.get(..at.start).unwrap_or_default(),
+            body.get(at.end..).unwrap_or_default(),
+        );
         let mut out = BytesMut::with_capacity(body.len().saturating_add(text.len()));
         out.put_slice(before);
         out.put_slice(text.as_bytes());
@@ -139,7 +166,14 @@ impl Intent {
 }
 
 /// The keys that are read; the order is that of `Fields::found`.
-const KEYS: [&str; 6] = ["model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"];
+const KEYS: [&str; 6] = [
+    "model",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+];
 
 #[derive(Default)]
 struct Fields {
@@ -150,30 +184,46 @@ impl Fields {
     fn take(&mut self, body: &[u8], member: Member) -> Result<(), InvalidBody> {
         let raw = body.get(member.key.clone()).unwrap_or_default();
         let position = if raw.contains(&b'\\') {
-            let key = unescape(body, &member.key).ok_or(NotAnObject { what: "a key with a wrong escape", at: member.key.start })?;
+            let key = unescape(body, &member.key).ok_or(NotAnObject {
+                what: "a key with a wrong escape",
+                at: member.key.start,
+            })?;
             KEYS.iter().position(|name| *name == key)
         } else {
             KEYS.iter().position(|name| name.as_bytes() == raw)
         };
-        let Some((slot, name)) = position.and_then(|p| self.found.get_mut(p).zip(KEYS.get(p))) else { return Ok(()) };
-        if slot.replace(member.value).is_some() { Err(InvalidBody::Twice(name)) } else { Ok(()) }
+        let Some((slot, name)) = position.and_then(|p| self.found.get_mut(p).zip(KEYS.get(p)))
+        else {
+            return Ok(());
+        };
+        if slot.replace(member.value).is_some() {
+            Err(InvalidBody::Twice(name))
+        } else {
+            Ok(())
+        }
     }
 }
 
 fn read_model(body: &Bytes, value: Range<usize>) -> Result<ModelName, InvalidBody> {
-    let wrong = InvalidBody::Type { key: "model", want: "a string of 1 to 256 bytes" };
+    let wrong = InvalidBody::Type {
+        key: "model",
+        want: "a string of 1 to 256 bytes",
+    };
     let quoted = body.get(value.clone()).unwrap_or_default();
     if quoted.first() != Some(&b'"') {
         return Err(wrong);
     }
     let inner = value.start.saturating_add(1)..value.end.saturating_sub(1);
     let name = match body.get(inner.clone()) {
-        Some(raw) if raw.contains(&b'\\') => unescape(body, &inner).ok_or_else(|| wrong.clone())?.into(),
+        Some(raw) if raw.contains(&b'\\') => {
+            unescape(body, &inner).ok_or_else(|| wrong.clone())?.into()
+        }
         Some(raw) if str::from_utf8(raw).is_ok() => body.slice(inner),
         _ => return Err(wrong),
     };
     let name = ModelName(name);
-    let fits = (1..=MAX_MODEL_LEN).contains(&name.0.len()) && !name.as_str().chars().any(char::is_control);
+    let fits =
+        (1..=MAX_MODEL_LEN).contains(&name.0.len()) && !name.as_str().chars().any(char::is_control);
     if fits { Ok(name) } else { Err(wrong) }
 }
 
@@ -187,13 +237,22 @@ fn unescape(body: &[u8], inner: &Range<usize>) -> Option<String> {
 fn usage_request(body: &[u8], options: Option<Range<usize>>) -> Result<UsageRequest, InvalidBody> {
     let Some(options) = options else {
         let after_brace = memchr::memchr(b'{', body).map_or(0, |at| at.saturating_add(1));
-        return Ok(UsageRequest::Insert { at: after_brace..after_brace, text: r#""stream_options":{"include_usage":true},"# });
+        return Ok(UsageRequest::Insert {
+            at: after_brace..after_brace,
+            text: r#""stream_options":{"include_usage":true},"#,
+        });
     };
     let text = body.get(options.clone()).unwrap_or_default();
     if text == b"null" {
-        return Ok(UsageRequest::Insert { at: options, text: r#"{"include_usage":true}"# });
+        return Ok(UsageRequest::Insert {
+            at: options,
+            text: r#"{"include_usage":true}"#,
+        });
     }
-    let wrong = InvalidBody::Type { key: "stream_options", want: "an object" };
+    let wrong = InvalidBody::Type {
+        key: "stream_options",
+        want: "an object",
+    };
     let (mut wish, mut members) = (None, 0_usize);
     scan::members(text, |member| {
         members = members.saturating_add(1);
@@ -205,14 +264,32 @@ fn usage_request(body: &[u8], options: Option<Range<usize>>) -> Result<UsageRequ
         }
         Ok(())
     })
-    .map_err(|error| if matches!(error, InvalidBody::NotAnObject(_)) { wrong } else { error })?;
-    let shift = |inner: Range<usize>| options.start.saturating_add(inner.start)..options.start.saturating_add(inner.end);
+    .map_err(|error| {
+        if matches!(error, InvalidBody::NotAnObject(_)) {
+            wrong
+        } else {
+            error
+        }
+    })?;
+    let shift = |inner: Range<usize>| {
+        options.start.saturating_add(inner.start)..options.start.saturating_add(inner.end)
+    };
     Ok(match wish {
         Some(value) if text.get(value.clone()) == Some(b"true") => UsageRequest::AsGiven,
-        Some(value) => UsageRequest::Insert { at: shift(value), text: "true" },
+        Some(value) => UsageRequest::Insert {
+            at: shift(value),
+            text: "true",
+        },
         None => {
-            let inside = if members == 0 { r#""include_usage":true"# } else { r#""include_usage":true,"# };
-            UsageRequest::Insert { at: shift(1..1), text: inside }
+            let inside = if members == 0 {
+                r#""include_usage":true"#
+            } else {
+                r#""include_usage":true,"#
+            };
+            UsageRequest::Insert {
+                at: shift(1..1),
+                text: inside,
+            }
         }
     })
 }

@@ -32,7 +32,10 @@ pub struct NotAnObject {
 ///
 /// # Errors
 /// What is wrong with the body, or what the visitor says.
-pub fn members<E: From<NotAnObject>>(body: &[u8], mut visit: impl FnMut(Member) -> Result<(), E>) -> Result<(), E> {
+pub fn members<E: From<NotAnObject>>(
+    body: &[u8],
+    mut visit: impl FnMut(Member) -> Result<(), E>,
+) -> Result<(), E> {
     let mut walk = Walk { body, at: 0 };
     walk.space();
     walk.expect(b'{', "no `{`")?;
@@ -57,7 +60,11 @@ pub fn members<E: From<NotAnObject>>(body: &[u8], mut visit: impl FnMut(Member) 
         }
     }
     walk.space();
-    if walk.peek().is_some() { Err(walk.fault("something after the object").into()) } else { Ok(()) }
+    if walk.peek().is_some() {
+        Err(walk.fault("something after the object").into())
+    } else {
+        Ok(())
+    }
 }
 
 struct Walk<'a> {
@@ -81,7 +88,10 @@ impl Walk<'_> {
     }
 
     fn fault(&self, what: &'static str) -> NotAnObject {
-        NotAnObject { what, at: self.at.min(self.body.len()) }
+        NotAnObject {
+            what,
+            at: self.at.min(self.body.len()),
+        }
     }
 
     fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), NotAnObject> {
@@ -132,7 +142,11 @@ impl Walk<'_> {
         while let Some(b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.' | b'E') = self.peek() {
             self.step();
         }
-        if self.at == start { Err(self.fault("no value")) } else { Ok(()) }
+        if self.at == start {
+            Err(self.fault("no value"))
+        } else {
+            Ok(())
+        }
     }
 
     /// Passes over an object or array.
@@ -146,14 +160,22 @@ impl Walk<'_> {
                     continue;
                 }
                 Some(byte @ (b'{' | b'[')) => {
-                    let Some(word) = open.get_mut(depth / 64) else { return Err(self.fault("nesting deeper than 128")) };
+                    let Some(word) = open.get_mut(depth / 64) else {
+                        return Err(self.fault("nesting deeper than 128"));
+                    };
                     let bit = 1_u64 << (depth % 64);
-                    if byte == b'{' { *word |= bit } else { *word &= !bit }
+                    if byte == b'{' {
+                        *word |= bit
+                    } else {
+                        *word &= !bit
+                    }
                     depth = depth.saturating_add(1);
                 }
                 Some(byte @ (b'}' | b']')) => {
                     depth = depth.saturating_sub(1);
-                    let was_object = open.get(depth / 64).is_some_and(|word| word & (1_u64 << (depth % 64)) != 0);
+                    let was_object = open
+                        .get(depth / 64)
+                        .is_some_and(|word| word & (1_u64 << (depth % 64)) != 0);
                     if was_object != (byte == b'}') {
                         return Err(self.fault("brackets that do not fit"));
                     }

@@ -24,7 +24,9 @@ pub fn event_end(bytes: &[u8]) -> Option<usize> {
 
 /// The lines of an event.
 pub fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
-    event.split(|b| matches!(b, b'\n' | b'\r')).filter(|line| !line.is_empty())
+    event
+        .split(|b| matches!(b, b'\n' | b'\r'))
+        .filter(|line| !line.is_empty())
 }
 
 /// The data of an event when it has exactly one `data` line, as all providers send it: its place in `event`.
@@ -32,10 +34,15 @@ pub fn data_range(event: &[u8]) -> Option<std::ops::Range<usize>> {
     let base = event.as_ptr().addr();
     let mut found = None;
     for line in lines(event) {
-        let Some(value) = line.strip_prefix(b"data:") else { continue };
+        let Some(value) = line.strip_prefix(b"data:") else {
+            continue;
+        };
         let value = value.strip_prefix(b" ").unwrap_or(value);
         let start = value.as_ptr().addr().checked_sub(base)?;
-        if found.replace(start..start.checked_add(value.len())?).is_some() {
+        if found
+            .replace(start..start.checked_add(value.len())?)
+            .is_some()
+        {
             return None;
         }
     }
@@ -49,5 +56,6 @@ pub fn data(event: &[u8]) -> Option<&[u8]> {
 
 /// Whether the event is one for a client: comments, and `ping` events, only keep the line alive.
 pub fn is_keep_alive(event: &[u8]) -> bool {
-    lines(event).all(|line| line.starts_with(b":")) || lines(event).any(|line| line == b"event: ping" || line == b"event:ping")
+    lines(event).all(|line| line.starts_with(b":"))
+        || lines(event).any(|line| line == b"event: ping" || line == b"event:ping")
 }

@@ -142,11 +142,15 @@ impl StreamMeter {
 
     /// About how many bytes of text were generated so far.
     pub fn output_bytes(&self) -> u64 {
-        self.sizes.sum.saturating_sub(self.sizes.count.saturating_mul(self.sizes.least))
+        self.sizes
+            .sum
+            .saturating_sub(self.sizes.count.saturating_mul(self.sizes.least))
     }
 
     fn look(&mut self, event: &[u8]) -> Show {
-        let Some(range) = sse::data_range(event) else { return Show::Whole };
+        let Some(range) = sse::data_range(event) else {
+            return Show::Whole;
+        };
         let data = event.get(range.clone()).unwrap_or_default();
         self.sizes.add(data.len());
         match self.dialect {
@@ -166,13 +170,19 @@ impl StreamMeter {
         if data.starts_with(b"{\"error\"") {
             self.failed = true;
         }
-        let Some(at) = memchr::memmem::find(data, b"\"usage\"") else { return Show::Whole };
+        let Some(at) = memchr::memmem::find(data, b"\"usage\"") else {
+            return Show::Whole;
+        };
         const NULL: &[u8] = b"\"usage\":null";
         let before = at.checked_sub(1);
-        if data.get(at..).is_some_and(|tail| tail.starts_with(NULL)) && before.and_then(|b| data.get(b)) == Some(&b',') {
+        if data.get(at..).is_some_and(|tail| tail.starts_with(NULL))
+            && before.and_then(|b| data.get(b)) == Some(&b',')
+        {
             return Show::Without(before.unwrap_or(at)..at.saturating_add(NULL.len()));
         }
-        let Ok(members) = Chunk::read(data) else { return Show::Whole };
+        let Ok(members) = Chunk::read(data) else {
+            return Show::Whole;
+        };
         if let Some(usage) = members.usage {
             self.found = Found::Openai(usage);
         }
@@ -199,8 +209,14 @@ impl StreamMeter {
         struct Message {
             usage: Option<AnthropicUsage>,
         }
-        let Ok(event) = serde_json::from_slice::<Event>(data) else { return };
-        match (event.kind.as_str(), event.message.and_then(|m| m.usage), event.usage) {
+        let Ok(event) = serde_json::from_slice::<Event>(data) else {
+            return;
+        };
+        match (
+            event.kind.as_str(),
+            event.message.and_then(|m| m.usage),
+            event.usage,
+        ) {
             ("message_start", Some(usage), _) => self.found = Found::Anthropic(Box::new(usage)),
             ("message_delta", _, Some(later)) => match &mut self.found {
                 Found::Anthropic(usage) => usage.merge(later),
@@ -224,7 +240,9 @@ enum Show {
 impl Show {
     fn shifted(self, by: usize) -> Self {
         match self {
-            Self::Without(range) => Self::Without(range.start.saturating_add(by)..range.end.saturating_add(by)),
+            Self::Without(range) => {
+                Self::Without(range.start.saturating_add(by)..range.end.saturating_add(by))
+            }
             Self::Whole | Self::Nothing => self,
         }
     }
@@ -233,7 +251,11 @@ impl Show {
 impl Sizes {
     fn add(&mut self, len: usize) {
         let len = u64::try_from(len).unwrap_or(u64::MAX);
-        self.least = if self.count == 0 { len } else { self.least.min(len) };
+        self.least = if self.count == 0 {
+            len
+        } else {
+            self.least.min(len)
+        };
         self.sum = self.sum.saturating_add(len);
         self.count = self.count.saturating_add(1);
     }
@@ -261,16 +283,38 @@ impl Chunk {
             let value = data.get(member.value.clone()).unwrap_or_default();
             match data.get(member.key.clone()) {
                 Some(b"usage") => {
-                    own = serde_json::from_slice::<Option<OpenaiUsage>>(value).ok().flatten();
+                    own = serde_json::from_slice::<Option<OpenaiUsage>>(value)
+                        .ok()
+                        .flatten();
                     let key_quote = member.key.start.saturating_sub(1);
-                    chunk.usage_member = Some(match key_quote.checked_sub(1).filter(|b| data.get(*b) == Some(&b',')) {
-                        Some(comma) => comma..member.value.end,
-                        None => key_quote..member.value.end.saturating_add(usize::from(data.get(member.value.end) == Some(&b','))),
-                    });
+                    chunk.usage_member = Some(
+                        match key_quote
+                            .checked_sub(1)
+                            .filter(|b| data.get(*b) == Some(&b','))
+                        {
+                            Some(comma) => comma..member.value.end,
+                            None => {
+                                key_quote
+                                    ..member.value.end.saturating_add(usize::from(
+                                        data.get(member.value.end) == Some(&b','),
+                                    ))
+                            }
+                        },
+                    );
                 }
-                Some(b"x_groq") => groq = serde_json::from_slice::<Groq>(value).ok().and_then(|g| g.usage),
-                Some(b"service_tier") => tier = serde_json::from_slice::<Option<String>>(value).ok().flatten(),
-                Some(b"choices") => chunk.empty_choices = value.iter().all(|b| matches!(b, b'[' | b']' | b' ')),
+                Some(b"x_groq") => {
+                    groq = serde_json::from_slice::<Groq>(value)
+                        .ok()
+                        .and_then(|g| g.usage)
+                }
+                Some(b"service_tier") => {
+                    tier = serde_json::from_slice::<Option<String>>(value)
+                        .ok()
+                        .flatten()
+                }
+                Some(b"choices") => {
+                    chunk.empty_choices = value.iter().all(|b| matches!(b, b'[' | b']' | b' '))
+                }
                 _ => {}
             }
             Ok(())

@@ -31,7 +31,10 @@ pub struct Tokens {
 impl Tokens {
     /// All input, however it was read.
     pub fn input_total(&self) -> u64 {
-        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write_5m).saturating_add(self.cache_write_1h)
+        self.input
+            .saturating_add(self.cache_read)
+            .saturating_add(self.cache_write_5m)
+            .saturating_add(self.cache_write_1h)
     }
 }
 
@@ -60,10 +63,16 @@ pub fn usage_of_answer(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
     .ok()?;
     let text = |range: Range<usize>| body.get(range).unwrap_or_default();
     match endpoint {
-        Endpoint::Messages => serde_json::from_slice::<Option<AnthropicUsage>>(text(usage?)).ok()?.map(|u| u.usage()),
+        Endpoint::Messages => serde_json::from_slice::<Option<AnthropicUsage>>(text(usage?))
+            .ok()?
+            .map(|u| u.usage()),
         Endpoint::ChatCompletions | Endpoint::Embeddings => {
-            let tier = tier.and_then(|range| serde_json::from_slice(text(range)).ok()).flatten();
-            serde_json::from_slice::<Option<OpenaiUsage>>(text(usage?)).ok()?.map(|u| u.usage(tier))
+            let tier = tier
+                .and_then(|range| serde_json::from_slice(text(range)).ok())
+                .flatten();
+            serde_json::from_slice::<Option<OpenaiUsage>>(text(usage?))
+                .ok()?
+                .map(|u| u.usage(tier))
         }
         Endpoint::Models => None,
     }
@@ -85,12 +94,22 @@ impl<'de> Deserialize<'de> for Count {
                 Ok(Count(value))
             }
             fn visit_i64<E: de::Error>(self, value: i64) -> Result<Count, E> {
-                u64::try_from(value).map(Count).map_err(|_| E::custom("a negative count"))
+                u64::try_from(value)
+                    .map(Count)
+                    .map_err(|_| E::custom("a negative count"))
             }
             fn visit_f64<E: de::Error>(self, value: f64) -> Result<Count, E> {
                 let whole = value.fract() == 0.0 && (0.0..9e15).contains(&value);
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: whole and in range")]
-                if whole { Ok(Count(value as u64)) } else { Err(E::custom("not a whole count")) }
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "checked: whole and in range"
+                )]
+                if whole {
+                    Ok(Count(value as u64))
+                } else {
+                    Err(E::custom("not a whole count"))
+                }
             }
             fn visit_unit<E>(self) -> Result<Count, E> {
                 Ok(Count(0))
@@ -130,11 +149,18 @@ impl OpenaiUsage {
     pub(super) fn usage(&self, tier: Option<String>) -> Usage {
         let details = self.prompt_tokens_details.as_ref();
         let prompt = self.prompt_tokens.0;
-        let cache_read = details.map_or(0, |d| d.cached_tokens.0).max(self.prompt_cache_hit_tokens.0).min(prompt);
-        let cache_write = details.map_or(0, |d| d.cache_write_tokens.0).min(prompt.saturating_sub(cache_read));
+        let cache_read = details
+            .map_or(0, |d| d.cached_tokens.0)
+            .max(self.prompt_cache_hit_tokens.0)
+            .min(prompt);
+        let cache_write = details
+            .map_or(0, |d| d.cache_write_tokens.0)
+            .min(prompt.saturating_sub(cache_read));
         Usage {
             tokens: Tokens {
-                input: prompt.saturating_sub(cache_read).saturating_sub(cache_write),
+                input: prompt
+                    .saturating_sub(cache_read)
+                    .saturating_sub(cache_write),
                 cache_read,
                 cache_write_5m: cache_write,
                 cache_write_1h: 0,
@@ -149,8 +175,15 @@ impl OpenaiUsage {
     /// that by a total that exceeds the sum of the other two.
     fn output(&self) -> u64 {
         let completion = self.completion_tokens.0;
-        let beyond = self.total_tokens.0.saturating_sub(self.prompt_tokens.0).saturating_sub(completion);
-        let reasoning = self.completion_tokens_details.as_ref().map_or(0, |d| d.reasoning_tokens.0);
+        let beyond = self
+            .total_tokens
+            .0
+            .saturating_sub(self.prompt_tokens.0)
+            .saturating_sub(completion);
+        let reasoning = self
+            .completion_tokens_details
+            .as_ref()
+            .map_or(0, |d| d.reasoning_tokens.0);
         completion.saturating_add(beyond.min(reasoning))
     }
 }
@@ -191,8 +224,14 @@ impl AnthropicUsage {
         }
         newer(&mut self.input_tokens, later.input_tokens);
         newer(&mut self.output_tokens, later.output_tokens);
-        newer(&mut self.cache_creation_input_tokens, later.cache_creation_input_tokens);
-        newer(&mut self.cache_read_input_tokens, later.cache_read_input_tokens);
+        newer(
+            &mut self.cache_creation_input_tokens,
+            later.cache_creation_input_tokens,
+        );
+        newer(
+            &mut self.cache_read_input_tokens,
+            later.cache_read_input_tokens,
+        );
         newer(&mut self.cache_creation, later.cache_creation);
         newer(&mut self.server_tool_use, later.server_tool_use);
         newer(&mut self.service_tier, later.service_tier);
@@ -202,7 +241,10 @@ impl AnthropicUsage {
     pub(super) fn usage(&self) -> Usage {
         let count = |field: Option<Count>| field.map_or(0, |c| c.0);
         let written = count(self.cache_creation_input_tokens);
-        let long = self.cache_creation.map_or(0, |c| c.ephemeral_1h_input_tokens.0).min(written);
+        let long = self
+            .cache_creation
+            .map_or(0, |c| c.ephemeral_1h_input_tokens.0)
+            .min(written);
         Usage {
             tokens: Tokens {
                 input: count(self.input_tokens),
@@ -212,7 +254,8 @@ impl AnthropicUsage {
                 output: count(self.output_tokens),
             },
             web_searches: self.server_tool_use.map_or(0, |t| t.web_search_requests.0),
-            tier: priced_tier(self.speed.clone()).or_else(|| priced_tier(self.service_tier.clone())),
+            tier: priced_tier(self.speed.clone())
+                .or_else(|| priced_tier(self.service_tier.clone())),
         }
     }
 }

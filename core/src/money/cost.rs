@@ -25,13 +25,25 @@ pub enum CostError {
 /// When something was used that has no price: such a cost is unknown, never zero.
 pub fn cost(price: &Price, usage: &Usage) -> Result<NanoUsd, CostError> {
     let tokens = &usage.tokens;
-    let rates = price.rates(tokens.input_total(), usage.tier.as_deref()).ok_or(CostError::NoPrice("this service tier"))?;
-    let Rates { input, cache_read, cache_write_5m, cache_write_1h, output } = *rates;
+    let rates = price
+        .rates(tokens.input_total(), usage.tier.as_deref())
+        .ok_or(CostError::NoPrice("this service tier"))?;
+    let Rates {
+        input,
+        cache_read,
+        cache_write_5m,
+        cache_write_1h,
+        output,
+    } = *rates;
     let parts = [
         (tokens.input, input, "input"),
         (tokens.cache_read, cache_read, "cached input"),
         (tokens.cache_write_5m, cache_write_5m, "cache writes"),
-        (tokens.cache_write_1h, cache_write_1h, "cache writes of one hour"),
+        (
+            tokens.cache_write_1h,
+            cache_write_1h,
+            "cache writes of one hour",
+        ),
         (tokens.output, output, "output"),
         (usage.web_searches, price.web_search, "web searches"),
     ];
@@ -39,7 +51,9 @@ pub fn cost(price: &Price, usage: &Usage) -> Result<NanoUsd, CostError> {
     for (count, rate, what) in parts {
         if count > 0 {
             let rate = rate.ok_or(CostError::NoPrice(what))?;
-            let part = u128::from(count).checked_mul(u128::from(rate)).ok_or(CostError::Overflow)?;
+            let part = u128::from(count)
+                .checked_mul(u128::from(rate))
+                .ok_or(CostError::Overflow)?;
             pico = pico.checked_add(part).ok_or(CostError::Overflow)?;
         }
     }

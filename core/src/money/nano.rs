@@ -21,7 +21,12 @@ impl fmt::Display for NanoUsd {
         let digits = format!("{:09}", size % UNIT);
         let (cents, rest) = digits.split_at(2);
         let sign = if self.0 < 0 { "-" } else { "" };
-        write!(f, "{sign}{}.{cents}{}", size / UNIT, rest.trim_end_matches('0'))
+        write!(
+            f,
+            "{sign}{}.{cents}{}",
+            size / UNIT,
+            rest.trim_end_matches('0')
+        )
     }
 }
 

@@ -75,7 +75,15 @@ struct Above {
 }
 
 /// Families for providers that may serve anybody's models, in the order in which they are asked.
-const EVERY_FAMILY: [&str; 7] = ["openai", "anthropic", "google", "deepseek", "mistral", "x-ai", "groq"];
+const EVERY_FAMILY: [&str; 7] = [
+    "openai",
+    "anthropic",
+    "google",
+    "deepseek",
+    "mistral",
+    "x-ai",
+    "groq",
+];
 
 impl PriceBook {
     /// Reads a table.
@@ -94,7 +102,10 @@ impl PriceBook {
             ProviderKind::Anthropic => &["anthropic"],
             ProviderKind::OpenaiCompatible | ProviderKind::Gateway => &EVERY_FAMILY,
         };
-        families.iter().filter_map(|family| self.families.get(*family)).find_map(|prices| best(prices, model))
+        families
+            .iter()
+            .filter_map(|family| self.families.get(*family))
+            .find_map(|prices| best(prices, model))
     }
 
     /// How many models have a price.
@@ -113,7 +124,12 @@ impl Price {
     pub(super) fn rates(&self, input_tokens: u64, tier: Option<&str>) -> Option<&Rates> {
         match tier {
             Some(tier) => self.tiers.get(tier),
-            None => Some(self.above.iter().rfind(|above| input_tokens > above.input_tokens).map_or(&self.rates, |above| &above.rates)),
+            None => Some(
+                self.above
+                    .iter()
+                    .rfind(|above| input_tokens > above.input_tokens)
+                    .map_or(&self.rates, |above| &above.rates),
+            ),
         }
     }
 }
@@ -124,6 +140,13 @@ fn best<'a>(prices: &'a [Price], model: &str) -> Option<&'a Price> {
         Some(prefix) => model.starts_with(prefix).then_some(prefix.len()),
         None => (pattern == model).then_some(usize::MAX),
     };
-    let fits = prices.iter().filter_map(|price| price.matches.iter().filter_map(fit).max().map(|fit| (fit, price)));
+    let fits = prices.iter().filter_map(|price| {
+        price
+            .matches
+            .iter()
+            .filter_map(fit)
+            .max()
+            .map(|fit| (fit, price))
+    });
     fits.max_by_key(|(fit, _)| *fit).map(|(_, price)| price)
 }

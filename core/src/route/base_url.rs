@@ -62,8 +62,16 @@ impl BaseUrl {
 
     /// The value of the Host header (RFC 9110 §7.2): without the scheme's own port.
     pub fn authority(&self) -> String {
-        let bracketed = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == if self.https { 443 } else { 80 } { bracketed } else { format!("{bracketed}:{}", self.port) }
+        let bracketed = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
+        if self.port == if self.https { 443 } else { 80 } {
+            bracketed
+        } else {
+            format!("{bracketed}:{}", self.port)
+        }
     }
 
     /// The address, when the host is one and not a name.
@@ -74,7 +82,13 @@ impl BaseUrl {
 
 impl fmt::Display for BaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http{}://{}{}", if self.https { "s" } else { "" }, self.authority(), self.path_prefix)
+        write!(
+            f,
+            "http{}://{}{}",
+            if self.https { "s" } else { "" },
+            self.authority(),
+            self.path_prefix
+        )
     }
 }
 
@@ -82,7 +96,11 @@ fn split_authority(authority: &str) -> Result<(&str, Option<u16>), InvalidBaseUr
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or(InvalidBaseUrl::Host)?;
-            let port = if after.is_empty() { None } else { Some(after.strip_prefix(':').ok_or(InvalidBaseUrl::Host)?) };
+            let port = if after.is_empty() {
+                None
+            } else {
+                Some(after.strip_prefix(':').ok_or(InvalidBaseUrl::Host)?)
+            };
             (host, port)
         }
         None => match authority.split_once(':') {
@@ -99,10 +117,17 @@ fn split_authority(authority: &str) -> Result<(&str, Option<u16>), InvalidBaseUr
 
 fn check_host(host: &str) -> Result<String, InvalidBaseUrl> {
     if host.contains(':') {
-        return host.parse::<std::net::Ipv6Addr>().map(|address| address.to_string()).map_err(|_| InvalidBaseUrl::Host);
+        return host
+            .parse::<std::net::Ipv6Addr>()
+            .map(|address| address.to_string())
+            .map_err(|_| InvalidBaseUrl::Host);
     }
     let label = |part: &str| {
-        !part.is_empty() && part.len() <= 63 && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        !part.is_empty()
+            && part.len() <= 63
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     if host.len() > 253 || !host.trim_end_matches('.').split('.').all(label) {
         return Err(InvalidBaseUrl::Host);
@@ -112,7 +137,10 @@ fn check_host(host: &str) -> Result<String, InvalidBaseUrl> {
 
 fn check_path(path: &str) -> Result<String, InvalidBaseUrl> {
     let path = path.trim_end_matches('/');
-    let path = path.strip_suffix("/v1").unwrap_or(path).trim_end_matches('/');
+    let path = path
+        .strip_suffix("/v1")
+        .unwrap_or(path)
+        .trim_end_matches('/');
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:%".contains(&b);
     let dots = path.split('/').any(|part| part == "." || part == "..");
     if !path.bytes().all(plain) || dots || path.contains("//") {

@@ -30,25 +30,41 @@ pub struct RouteTable {
 
 impl RouteTable {
     /// Orders the routes: most literal characters first, ties by the order given.
-    pub fn new(mut routes: Vec<(Dialect, Pattern, PoolIndex)>, defaults: Vec<(Dialect, PoolIndex)>) -> Self {
+    pub fn new(
+        mut routes: Vec<(Dialect, Pattern, PoolIndex)>,
+        defaults: Vec<(Dialect, PoolIndex)>,
+    ) -> Self {
         routes.sort_by_key(|(_, pattern, _)| std::cmp::Reverse(pattern.literal_len()));
         Self { routes, defaults }
     }
 
     /// The pool for a model.
     pub fn find(&self, dialect: Dialect, model: &str) -> Option<PoolIndex> {
-        let routed = self.routes.iter().find(|(d, pattern, _)| *d == dialect && pattern.matches(model));
-        routed.map(|(_, _, pool)| *pool).or_else(|| self.default_of(dialect))
+        let routed = self
+            .routes
+            .iter()
+            .find(|(d, pattern, _)| *d == dialect && pattern.matches(model));
+        routed
+            .map(|(_, _, pool)| *pool)
+            .or_else(|| self.default_of(dialect))
     }
 
     /// The pool for models that no route names, and for requests without a model.
     pub fn default_of(&self, dialect: Dialect) -> Option<PoolIndex> {
-        self.defaults.iter().find(|(d, _)| *d == dialect).map(|(_, pool)| *pool)
+        self.defaults
+            .iter()
+            .find(|(d, _)| *d == dialect)
+            .map(|(_, pool)| *pool)
     }
 }
 
 /// The upstream keys to try, in order: the pool from its turn on, each key once, at most [`MAX_ATTEMPTS`].
 pub fn candidates(pool: &Pool, turn: usize) -> impl Iterator<Item = UpstreamKeyIndex> + '_ {
     let first = turn.checked_rem(pool.keys.len()).unwrap_or(0);
-    pool.keys.iter().cycle().skip(first).take(pool.keys.len().min(MAX_ATTEMPTS)).copied()
+    pool.keys
+        .iter()
+        .cycle()
+        .skip(first)
+        .take(pool.keys.len().min(MAX_ATTEMPTS))
+        .copied()
 }

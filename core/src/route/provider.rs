@@ -20,7 +20,12 @@ pub enum ProviderKind {
 
 impl ProviderKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Openai, Self::Anthropic, Self::OpenaiCompatible, Self::Gateway];
+    pub const ALL: [Self; 4] = [
+        Self::Openai,
+        Self::Anthropic,
+        Self::OpenaiCompatible,
+        Self::Gateway,
+    ];
 
     /// The word for it, everywhere.
     pub fn as_str(self) -> &'static str {

@@ -102,5 +102,7 @@ pub fn when_none_left(ends: &[AttemptEnd]) -> Exhausted {
     if let Some(attempt) = last(|status| matches!(status, 401..=403)) {
         return Exhausted::KeyRefused { attempt };
     }
-    Exhausted::Failed { timed_out: ends.last() == Some(&AttemptEnd::TimedOut) }
+    Exhausted::Failed {
+        timed_out: ends.last() == Some(&AttemptEnd::TimedOut),
+    }
 }

@@ -37,8 +37,14 @@ impl SealKey {
     /// Takes 32 unpredictable bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
         let mut id = [0; ID_LEN];
-        blake3::Hasher::new_derive_key("proxyxai 2026 sealing key id").update(&bytes).finalize_xof().fill(&mut id);
-        Self { bytes, id: SealKeyId(id) }
+        blake3::Hasher::new_derive_key("proxyxai 2026 sealing key id")
+            .update(&bytes)
+            .finalize_xof()
+            .fill(&mut id);
+        Self {
+            bytes,
+            id: SealKeyId(id),
+        }
     }
 
     /// A check value of the key.
@@ -74,10 +80,19 @@ impl std::fmt::Debug for SealKey {
 ///
 /// # Errors
 /// [`SealError::Cipher`] when the cipher refuses, which it does only for absurd lengths.
-pub fn seal(key: &SealKey, info: [u8; INFO_LEN], associated: &[u8], plain: &[u8]) -> Result<Vec<u8>, SealError> {
+pub fn seal(
+    key: &SealKey,
+    info: [u8; INFO_LEN],
+    associated: &[u8],
+    plain: &[u8],
+) -> Result<Vec<u8>, SealError> {
     let mut body = plain.to_vec();
     key.record_key(&info)?
-        .seal_in_place_append_tag(Nonce::assume_unique_for_key([0; 12]), Aad::from(associated), &mut body)
+        .seal_in_place_append_tag(
+            Nonce::assume_unique_for_key([0; 12]),
+            Aad::from(associated),
+            &mut body,
+        )
         .map_err(|_| SealError::Cipher)?;
     Ok([MAGIC.as_slice(), &key.id.0, &info, &body].concat())
 }
@@ -86,21 +101,37 @@ pub fn seal(key: &SealKey, info: [u8; INFO_LEN], associated: &[u8], plain: &[u8]
 ///
 /// # Errors
 /// Names whether the format, the key or the content (or its place) is wrong.
-pub fn open(key: &SealKey, associated: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+pub fn open(
+    key: &SealKey,
+    associated: &[u8],
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, SealError> {
     let (head, body) = sealed.split_at_checked(HEAD_LEN).ok_or(SealError::Format)?;
-    let (magic, rest) = head.split_at_checked(MAGIC.len()).ok_or(SealError::Format)?;
+    let (magic, rest) = head
+        .split_at_checked(MAGIC.len())
+        .ok_or(SealError::Format)?;
     let (id, info) = rest.split_at_checked(ID_LEN).ok_or(SealError::Format)?;
     if magic != MAGIC {
         return Err(SealError::Format);
     }
     if id != key.id.0 {
-        let sealed_by = id.try_into().map(SealKeyId).map_err(|_| SealError::Format)?;
-        return Err(SealError::OtherKey { sealed_by, given: key.id });
+        let sealed_by = id
+            .try_into()
+            .map(SealKeyId)
+            .map_err(|_| SealError::Format)?;
+        return Err(SealError::OtherKey {
+            sealed_by,
+            given: key.id,
+        });
     }
     let mut body = Zeroizing::new(body.to_vec());
     let opened = key
         .record_key(info)?
-        .open_in_place(Nonce::assume_unique_for_key([0; 12]), Aad::from(associated), &mut body)
+        .open_in_place(
+            Nonce::assume_unique_for_key([0; 12]),
+            Aad::from(associated),
+            &mut body,
+        )
         .map_err(|_| SealError::Content)?;
     let len = opened.len();
     body.truncate(len);

@@ -6,15 +6,11 @@ use proxyxai_proto::config::v1::{self as proto, resource::Kind};
 use secrecy::SecretString;
 
 use super::{
-    Change, Content, Digest, KeyRecord, KeyTable, ResourceKind, ResourceName, Version, key_table::KeyId,
+    Change, Content, Digest, KeyRecord, KeyTable, ResourceKind, ResourceName, Version,
+    key_table::KeyId,
 };
 use crate::{
-    account::{
-        key::KeyDigest,
-        pattern::Pattern,
-        rules,
-        tree::AccountTree,
-    },
+    account::{key::KeyDigest, pattern::Pattern, rules, tree::AccountTree},
     dialect::Dialect,
     money::price::PriceBook,
     route::{
@@ -122,7 +118,13 @@ impl Snapshot {
     ///
     /// # Errors
     /// Everything that does not fit.
-    pub fn advance(&self, version: Version, content: &Content, changes: &[Change], before: &Content) -> Result<Self, Vec<Rejection>> {
+    pub fn advance(
+        &self,
+        version: Version,
+        content: &Content,
+        changes: &[Change],
+        before: &Content,
+    ) -> Result<Self, Vec<Rejection>> {
         Compiler::default().run(version, content, Some((self, changes, before)))
     }
 
@@ -138,7 +140,9 @@ impl Snapshot {
     /// An upstream key and its provider.
     pub fn upstream(&self, index: UpstreamKeyIndex) -> Option<(&UpstreamKey, &Provider)> {
         let key = self.upstream_keys.get(index.0)?;
-        self.providers.get(key.provider.0).map(|provider| (key, provider))
+        self.providers
+            .get(key.provider.0)
+            .map(|provider| (key, provider))
     }
 }
 
@@ -148,16 +152,36 @@ struct Compiler {
 }
 
 impl Compiler {
-    fn run(mut self, version: Version, content: &Content, from: Option<(&Snapshot, &[Change], &Content)>) -> Result<Snapshot, Vec<Rejection>> {
-        let only_keys = from.filter(|(_, changes, _)| changes.iter().all(|change| kind_of(change) == Some(ResourceKind::VirtualKey)));
+    fn run(
+        mut self,
+        version: Version,
+        content: &Content,
+        from: Option<(&Snapshot, &[Change], &Content)>,
+    ) -> Result<Snapshot, Vec<Rejection>> {
+        let only_keys = from.filter(|(_, changes, _)| {
+            changes
+                .iter()
+                .all(|change| kind_of(change) == Some(ResourceKind::VirtualKey))
+        });
         let next = match only_keys {
             Some((old, changes, before)) => {
-                let keys = old.keys.with(self.key_changes(changes, before, &old.accounts));
-                Snapshot { version, digest: content.digest(), keys, ..old.clone() }
+                let keys = old
+                    .keys
+                    .with(self.key_changes(changes, before, &old.accounts));
+                Snapshot {
+                    version,
+                    digest: content.digest(),
+                    keys,
+                    ..old.clone()
+                }
             }
             None => self.whole(version, content),
         };
-        if self.rejections.is_empty() { Ok(next) } else { Err(self.rejections) }
+        if self.rejections.is_empty() {
+            Ok(next)
+        } else {
+            Err(self.rejections)
+        }
     }
 
     fn whole(&mut self, version: Version, content: &Content) -> Snapshot {
@@ -180,14 +204,18 @@ impl Compiler {
     }
 
     fn accounts(&mut self, content: &Content) -> Arc<AccountTree> {
-        let accounts = content.of_kind(ResourceKind::Account).filter_map(|r| match &r.kind {
-            Some(Kind::Account(account)) => Some(account),
-            _ => None,
-        });
+        let accounts = content
+            .of_kind(ResourceKind::Account)
+            .filter_map(|r| match &r.kind {
+                Some(Kind::Account(account)) => Some(account),
+                _ => None,
+            });
         match AccountTree::build(accounts) {
             Ok(tree) => Arc::new(tree),
             Err(faults) => {
-                faults.into_iter().for_each(|fault| self.reject(ResourceKind::Account, &fault.id, fault.reason));
+                faults
+                    .into_iter()
+                    .for_each(|fault| self.reject(ResourceKind::Account, &fault.id, fault.reason));
                 Arc::default()
             }
         }
@@ -197,51 +225,91 @@ impl Compiler {
         let mut seen: HashMap<KeyDigest, ()> = HashMap::new();
         let mut records = Vec::new();
         for resource in content.of_kind(ResourceKind::VirtualKey) {
-            let Some(Kind::VirtualKey(key)) = &resource.kind else { continue };
-            let Some((digest, record)) = self.key(key, accounts) else { continue };
+            let Some(Kind::VirtualKey(key)) = &resource.kind else {
+                continue;
+            };
+            let Some((digest, record)) = self.key(key, accounts) else {
+                continue;
+            };
             if seen.insert(digest, ()).is_some() {
-                self.reject(ResourceKind::VirtualKey, &key.id, "its digest is that of another key".to_owned());
+                self.reject(
+                    ResourceKind::VirtualKey,
+                    &key.id,
+                    "its digest is that of another key".to_owned(),
+                );
             }
             records.push((digest, Some(record)));
         }
         KeyTable::default().with(records)
     }
 
-    fn key_changes(&mut self, changes: &[Change], before: &Content, accounts: &AccountTree) -> Vec<(KeyDigest, Option<KeyRecord>)> {
+    fn key_changes(
+        &mut self,
+        changes: &[Change],
+        before: &Content,
+        accounts: &AccountTree,
+    ) -> Vec<(KeyDigest, Option<KeyRecord>)> {
         let mut out = Vec::new();
         for change in changes {
             let name = match change {
                 Change::Upsert(resource) => ResourceName::of(resource),
                 Change::Remove(name) => Some(name.clone()),
             };
-            if let Some(Kind::VirtualKey(old)) = name.and_then(|name| before.get(&name)).and_then(|r| r.kind.as_ref()) {
+            if let Some(Kind::VirtualKey(old)) = name
+                .and_then(|name| before.get(&name))
+                .and_then(|r| r.kind.as_ref())
+            {
                 out.extend(digest_of(old).map(|digest| (digest, None)));
             }
             if let Change::Upsert(resource) = change
                 && let Some(Kind::VirtualKey(key)) = &resource.kind
             {
-                out.extend(self.key(key, accounts).map(|(digest, record)| (digest, Some(record))));
+                out.extend(
+                    self.key(key, accounts)
+                        .map(|(digest, record)| (digest, Some(record))),
+                );
             }
         }
         out
     }
 
-    fn key(&mut self, key: &proto::VirtualKey, accounts: &AccountTree) -> Option<(KeyDigest, KeyRecord)> {
+    fn key(
+        &mut self,
+        key: &proto::VirtualKey,
+        accounts: &AccountTree,
+    ) -> Option<(KeyDigest, KeyRecord)> {
         let account = accounts.get(&key.account_id);
         if account.is_none() {
-            self.reject(ResourceKind::VirtualKey, &key.id, format!("its account `{}` does not exist", key.account_id));
+            self.reject(
+                ResourceKind::VirtualKey,
+                &key.id,
+                format!("its account `{}` does not exist", key.account_id),
+            );
         }
         let (id, digest) = (KeyId::new(&key.id), digest_of(key));
         if id.is_none() || digest.is_none() {
-            self.reject(ResourceKind::VirtualKey, &key.id, "its id or digest does not have the right length".to_owned());
+            self.reject(
+                ResourceKind::VirtualKey,
+                &key.id,
+                "its id or digest does not have the right length".to_owned(),
+            );
         }
-        Some((digest?, KeyRecord { id: id?, account: account?, disabled: key.disabled }))
+        Some((
+            digest?,
+            KeyRecord {
+                id: id?,
+                account: account?,
+                disabled: key.disabled,
+            },
+        ))
     }
 
     fn providers(&mut self, content: &Content) -> Vec<Provider> {
         let mut providers = Vec::new();
         for resource in content.of_kind(ResourceKind::Provider) {
-            let Some(Kind::Provider(given)) = &resource.kind else { continue };
+            let Some(Kind::Provider(given)) = &resource.kind else {
+                continue;
+            };
             match provider_from_proto(given) {
                 Ok(provider) => providers.push(provider),
                 Err(reason) => self.reject(ResourceKind::Provider, &given.id, reason),
@@ -253,9 +321,15 @@ impl Compiler {
     fn upstream_keys(&mut self, content: &Content, providers: &[Provider]) -> Vec<UpstreamKey> {
         let mut keys = Vec::new();
         for resource in content.of_kind(ResourceKind::UpstreamKey) {
-            let Some(Kind::UpstreamKey(given)) = &resource.kind else { continue };
+            let Some(Kind::UpstreamKey(given)) = &resource.kind else {
+                continue;
+            };
             let Some(position) = providers.iter().position(|p| *p.id == *given.provider_id) else {
-                self.reject(ResourceKind::UpstreamKey, &given.id, format!("its provider `{}` does not exist", given.provider_id));
+                self.reject(
+                    ResourceKind::UpstreamKey,
+                    &given.id,
+                    format!("its provider `{}` does not exist", given.provider_id),
+                );
                 continue;
             };
             match check_upstream_secret(&given.secret) {
@@ -271,23 +345,54 @@ impl Compiler {
         keys
     }
 
-    fn routes(&mut self, content: &Content, providers: &[Provider], keys: &[UpstreamKey]) -> (Vec<Pool>, RouteTable) {
+    fn routes(
+        &mut self,
+        content: &Content,
+        providers: &[Provider],
+        keys: &[UpstreamKey],
+    ) -> (Vec<Pool>, RouteTable) {
         let mut pools = Vec::new();
         let mut add = |name: String, serves: &dyn Fn(&Provider) -> bool| {
-            let usable = |key: &UpstreamKey| providers.get(key.provider.0).is_some_and(|p| !p.disabled && serves(p));
-            let members = keys.iter().enumerate().filter(|(_, key)| !key.disabled && usable(key));
-            pools.push(Pool { name, keys: members.map(|(position, _)| UpstreamKeyIndex(position)).collect() });
+            let usable = |key: &UpstreamKey| {
+                providers
+                    .get(key.provider.0)
+                    .is_some_and(|p| !p.disabled && serves(p))
+            };
+            let members = keys
+                .iter()
+                .enumerate()
+                .filter(|(_, key)| !key.disabled && usable(key));
+            pools.push(Pool {
+                name,
+                keys: members
+                    .map(|(position, _)| UpstreamKeyIndex(position))
+                    .collect(),
+            });
             PoolIndex(pools.len().saturating_sub(1))
         };
-        let defaults = Dialect::ALL
-            .map(|dialect| (dialect, add(format!("default/{}", dialect.as_str()), &|p| p.kind.speaks(dialect))));
+        let defaults = Dialect::ALL.map(|dialect| {
+            (
+                dialect,
+                add(format!("default/{}", dialect.as_str()), &|p| {
+                    p.kind.speaks(dialect)
+                }),
+            )
+        });
         let mut routes = Vec::new();
         for resource in content.of_kind(ResourceKind::Route) {
-            let Some(Kind::Route(route)) = &resource.kind else { continue };
+            let Some(Kind::Route(route)) = &resource.kind else {
+                continue;
+            };
             match check_route(route, providers) {
                 Ok(pattern) => routes.extend(Dialect::ALL.map(|dialect| {
-                    let named = |p: &Provider| p.kind.speaks(dialect) && route.provider_ids.iter().any(|id| **id == *p.id);
-                    (dialect, pattern.clone(), add(format!("{}/{}", route.id, dialect.as_str()), &named))
+                    let named = |p: &Provider| {
+                        p.kind.speaks(dialect) && route.provider_ids.iter().any(|id| **id == *p.id)
+                    };
+                    (
+                        dialect,
+                        pattern.clone(),
+                        add(format!("{}/{}", route.id, dialect.as_str()), &named),
+                    )
                 })),
                 Err(reason) => self.reject(ResourceKind::Route, &route.id, reason),
             }
@@ -296,8 +401,12 @@ impl Compiler {
     }
 
     fn prices(&mut self, content: &Content) -> Arc<PriceBook> {
-        let Some(resource) = content.of_kind(ResourceKind::PriceTable).last() else { return Arc::default() };
-        let Some(Kind::PriceTable(table)) = &resource.kind else { return Arc::default() };
+        let Some(resource) = content.of_kind(ResourceKind::PriceTable).last() else {
+            return Arc::default();
+        };
+        let Some(Kind::PriceTable(table)) = &resource.kind else {
+            return Arc::default();
+        };
         match PriceBook::parse(&table.content) {
             Ok(book) => Arc::new(book),
             Err(error) => {
@@ -308,7 +417,13 @@ impl Compiler {
     }
 
     fn reject(&mut self, kind: ResourceKind, id: &str, reason: String) {
-        self.rejections.push(Rejection { name: ResourceName { kind, id: id.to_owned() }, reason });
+        self.rejections.push(Rejection {
+            name: ResourceName {
+                kind,
+                id: id.to_owned(),
+            },
+            reason,
+        });
     }
 }
 
@@ -318,12 +433,25 @@ impl Compiler {
 /// Says what is wrong with it.
 pub fn provider_from_proto(given: &proto::Provider) -> Result<Provider, String> {
     rules::check_id(&given.id).map_err(|error| error.to_string())?;
-    let kind = ProviderKind::from_proto(given.kind()).ok_or("its kind is not one that this version knows")?;
+    let kind = ProviderKind::from_proto(given.kind())
+        .ok_or("its kind is not one that this version knows")?;
     let base = BaseUrl::parse(&given.base_url).map_err(|error| error.to_string())?;
-    if !given.allow_private && base.literal_address().is_some_and(crate::route::address::is_private) {
-        return Err(format!("{base} is a private address; allow private addresses for this provider if that is meant"));
+    if !given.allow_private
+        && base
+            .literal_address()
+            .is_some_and(crate::route::address::is_private)
+    {
+        return Err(format!(
+            "{base} is a private address; allow private addresses for this provider if that is meant"
+        ));
     }
-    Ok(Provider { id: given.id.as_str().into(), kind, base, allow_private: given.allow_private, disabled: given.disabled })
+    Ok(Provider {
+        id: given.id.as_str().into(),
+        kind,
+        base,
+        allow_private: given.allow_private,
+        disabled: given.disabled,
+    })
 }
 
 /// Checks a secret: it must be able to stand in a header.
@@ -346,7 +474,11 @@ fn check_route(route: &proto::Route, providers: &[Provider]) -> Result<Pattern, 
     if route.provider_ids.is_empty() {
         return Err("it names no provider".to_owned());
     }
-    if let Some(unknown) = route.provider_ids.iter().find(|id| !providers.iter().any(|p| ***id == *p.id)) {
+    if let Some(unknown) = route
+        .provider_ids
+        .iter()
+        .find(|id| !providers.iter().any(|p| ***id == *p.id))
+    {
         return Err(format!("its provider `{unknown}` does not exist"));
     }
     Pattern::parse(&route.model).map_err(|error| error.to_string())

@@ -82,17 +82,26 @@ impl ResourceName {
             Kind::Route(r) => (ResourceKind::Route, &r.id),
             Kind::PriceTable(r) => (ResourceKind::PriceTable, &r.version),
         };
-        Some(Self { kind, id: id.clone() })
+        Some(Self {
+            kind,
+            id: id.clone(),
+        })
     }
 
     /// From the wire.
     pub fn from_proto(name: &proto::ResourceName) -> Option<Self> {
-        ResourceKind::from_proto(name.kind()).map(|kind| Self { kind, id: name.id.clone() })
+        ResourceKind::from_proto(name.kind()).map(|kind| Self {
+            kind,
+            id: name.id.clone(),
+        })
     }
 
     /// To the wire.
     pub fn to_proto(&self) -> proto::ResourceName {
-        proto::ResourceName { kind: self.kind.to_proto().into(), id: self.id.clone() }
+        proto::ResourceName {
+            kind: self.kind.to_proto().into(),
+            id: self.id.clone(),
+        }
     }
 }
 
@@ -146,7 +155,10 @@ impl Digest {
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0
+            .iter()
+            .take(8)
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -194,8 +206,14 @@ impl Content {
 
     /// Resources of one kind, in the order of their ids.
     pub fn of_kind(&self, kind: ResourceKind) -> impl Iterator<Item = &Arc<proto::Resource>> {
-        let from = ResourceName { kind, id: String::new() };
-        self.resources.range(from..).take_while(move |(name, _)| name.kind == kind).map(|(_, resource)| resource)
+        let from = ResourceName {
+            kind,
+            id: String::new(),
+        };
+        self.resources
+            .range(from..)
+            .take_while(move |(name, _)| name.kind == kind)
+            .map(|(_, resource)| resource)
     }
 
     /// How many there are.
@@ -210,11 +228,19 @@ impl Content {
 
     /// The steps from `self` to `to`.
     pub fn diff(&self, to: &Self) -> Vec<Change> {
-        let gone = self.resources.keys().filter(|name| !to.resources.contains_key(*name)).cloned().map(Change::Remove);
+        let gone = self
+            .resources
+            .keys()
+            .filter(|name| !to.resources.contains_key(*name))
+            .cloned()
+            .map(Change::Remove);
         let new = to.resources.iter().filter(|(name, resource)| {
-            self.resources.get(*name).is_none_or(|old| !Arc::ptr_eq(old, resource) && old != *resource)
+            self.resources
+                .get(*name)
+                .is_none_or(|old| !Arc::ptr_eq(old, resource) && old != *resource)
         });
-        gone.chain(new.map(|(_, resource)| Change::Upsert(Arc::clone(resource)))).collect()
+        gone.chain(new.map(|(_, resource)| Change::Upsert(Arc::clone(resource))))
+            .collect()
     }
 
     /// Digest over all resources.
@@ -226,7 +252,9 @@ impl Content {
 impl FromIterator<Arc<proto::Resource>> for Content {
     fn from_iter<I: IntoIterator<Item = Arc<proto::Resource>>>(resources: I) -> Self {
         let mut content = Self::default();
-        resources.into_iter().for_each(|resource| content.upsert(resource));
+        resources
+            .into_iter()
+            .for_each(|resource| content.upsert(resource));
         content
     }
 }

@@ -34,7 +34,11 @@ pub struct KeyId([u8; ID_LEN]);
 impl KeyId {
     /// Takes an id of the right form.
     pub fn new(id: &str) -> Option<Self> {
-        id.as_bytes().try_into().ok().filter(|_| id.is_ascii()).map(Self)
+        id.as_bytes()
+            .try_into()
+            .ok()
+            .filter(|_| id.is_ascii())
+            .map(Self)
     }
 
     /// The id.
@@ -60,14 +64,19 @@ pub struct KeyTable {
 impl Default for KeyTable {
     fn default() -> Self {
         let empty = Arc::new(Shard::default());
-        Self { shards: std::iter::repeat_n(empty, SHARDS).collect() }
+        Self {
+            shards: std::iter::repeat_n(empty, SHARDS).collect(),
+        }
     }
 }
 
 impl KeyTable {
     /// Looks a key up.
     pub fn get(&self, digest: &KeyDigest) -> Option<KeyRecord> {
-        self.shards.get(shard_of(digest)).and_then(|shard| shard.get(digest)).copied()
+        self.shards
+            .get(shard_of(digest))
+            .and_then(|shard| shard.get(digest))
+            .copied()
     }
 
     /// How many keys there are.
@@ -85,13 +94,17 @@ impl KeyTable {
     pub fn with(&self, changes: impl IntoIterator<Item = (KeyDigest, Option<KeyRecord>)>) -> Self {
         let mut shards: Vec<Arc<Shard>> = self.shards.to_vec();
         for (digest, record) in changes {
-            let Some(shard) = shards.get_mut(shard_of(&digest)) else { continue };
+            let Some(shard) = shards.get_mut(shard_of(&digest)) else {
+                continue;
+            };
             match record {
                 Some(record) => Arc::make_mut(shard).insert(digest, record),
                 None => Arc::make_mut(shard).remove(&digest),
             };
         }
-        Self { shards: shards.into() }
+        Self {
+            shards: shards.into(),
+        }
     }
 }
 
@@ -134,7 +147,11 @@ mod tests {
     use super::*;
 
     fn record(account: u32) -> KeyRecord {
-        KeyRecord { id: KeyId::new("abcdefABCDEF").unwrap(), account: AccountIndex(account), disabled: false }
+        KeyRecord {
+            id: KeyId::new("abcdefABCDEF").unwrap(),
+            account: AccountIndex(account),
+            disabled: false,
+        }
     }
 
     proptest! {
@@ -160,10 +177,20 @@ mod tests {
 
     #[test]
     fn a_change_copies_one_shard() {
-        let before = KeyTable::default().with((0..=255).map(|b| (KeyDigest([b; 16]), Some(record(1)))));
+        let before =
+            KeyTable::default().with((0..=255).map(|b| (KeyDigest([b; 16]), Some(record(1)))));
         let after = before.with([(KeyDigest([7; 16]), Some(record(2)))]);
-        let copied = before.shards.iter().zip(after.shards.iter()).filter(|(a, b)| !Arc::ptr_eq(a, b)).count();
+        let copied = before
+            .shards
+            .iter()
+            .zip(after.shards.iter())
+            .filter(|(a, b)| !Arc::ptr_eq(a, b))
+            .count();
         assert_eq!(copied, 1);
-        assert_eq!(before.get(&KeyDigest([7; 16])), Some(record(1)), "readers of the old table see the old key");
+        assert_eq!(
+            before.get(&KeyDigest([7; 16])),
+            Some(record(1)),
+            "readers of the old table see the old key"
+        );
     }
 }

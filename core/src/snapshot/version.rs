@@ -15,13 +15,19 @@ pub struct Version {
 
 impl From<proto::Version> for Version {
     fn from(version: proto::Version) -> Self {
-        Self { generation: version.generation, revision: version.revision }
+        Self {
+            generation: version.generation,
+            revision: version.revision,
+        }
     }
 }
 
 impl From<Version> for proto::Version {
     fn from(version: Version) -> Self {
-        Self { generation: version.generation, revision: version.revision }
+        Self {
+            generation: version.generation,
+            revision: version.revision,
+        }
     }
 }
 

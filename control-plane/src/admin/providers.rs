@@ -1,0 +1,211 @@
+//! Providers.
+
+use std::sync::Arc;
+
+use proxyxai_core::snapshot::{ResourceKind, ResourceName};
+use proxyxai_proto::{
+    admin::v1::{
+        CreateProviderRequest, CreateProviderResponse, DeleteProviderRequest,
+        DeleteProviderResponse, GetProviderRequest, GetProviderResponse, ListProvidersRequest,
+        ListProvidersResponse, ProviderView, UpdateProviderRequest, UpdateProviderResponse,
+        provider_service_server::ProviderService,
+    },
+    config::v1::{Provider, UpstreamKey, resource::Kind},
+    store::v1::StoredResource,
+};
+use tonic::{Request, Response, Status};
+
+use super::{object, page, with};
+use crate::{
+    config_store::{ConfigStore, Edit, State},
+    status::Fault,
+};
+
+pub(crate) struct ProviderServer {
+    pub(crate) config: Arc<ConfigStore>,
+}
+
+#[tonic::async_trait]
+impl ProviderService for ProviderServer {
+    async fn create_provider(
+        &self,
+        request: Request<CreateProviderRequest>,
+    ) -> Result<Response<CreateProviderResponse>, Status> {
+        let request = request.into_inner();
+        let created = self.config.clock.unix_ms();
+        let edit = |state: &State| {
+            if state.get(ResourceKind::Provider, &request.id).is_some() {
+                return Err(Fault::Exists {
+                    what: "provider",
+                    id: request.id.clone(),
+                });
+            }
+            let provider = Provider {
+                id: request.id.clone(),
+                kind: request.kind,
+                base_url: request.base_url.clone(),
+                allow_private: request.allow_private,
+                disabled: false,
+            };
+            Ok((
+                vec![Edit::Put(object(
+                    Kind::Provider(provider),
+                    request.managed_by(),
+                    created,
+                ))],
+                (),
+            ))
+        };
+        self.config.edit(edit).await?;
+        Ok(Response::new(CreateProviderResponse {
+            provider: Some(self.view(&request.id)?),
+        }))
+    }
+
+    async fn list_providers(
+        &self,
+        request: Request<ListProvidersRequest>,
+    ) -> Result<Response<ListProvidersResponse>, Status> {
+        let request = request.into_inner();
+        let state = self.config.state();
+        let all = state
+            .of_kind(ResourceKind::Provider)
+            .filter_map(|stored| view(&state, stored));
+        let (providers, next_page_token) = page(all, id_of, request.page_size, &request.page_token);
+        Ok(Response::new(ListProvidersResponse {
+            providers,
+            next_page_token,
+        }))
+    }
+
+    async fn get_provider(
+        &self,
+        request: Request<GetProviderRequest>,
+    ) -> Result<Response<GetProviderResponse>, Status> {
+        Ok(Response::new(GetProviderResponse {
+            provider: Some(self.view(&request.into_inner().id)?),
+        }))
+    }
+
+    async fn update_provider(
+        &self,
+        request: Request<UpdateProviderRequest>,
+    ) -> Result<Response<UpdateProviderResponse>, Status> {
+        let request = request.into_inner();
+        let edit = |state: &State| {
+            let (stored, mut provider) = stored(state, &request.id)?;
+            provider.kind = request.kind.unwrap_or(provider.kind);
+            provider.allow_private = request.allow_private.unwrap_or(provider.allow_private);
+            provider.disabled = request.disabled.unwrap_or(provider.disabled);
+            if let Some(base_url) = &request.base_url {
+                provider.base_url.clone_from(base_url);
+            }
+            Ok((vec![Edit::Put(with(&stored, Kind::Provider(provider)))], ()))
+        };
+        self.config.edit(edit).await?;
+        Ok(Response::new(UpdateProviderResponse {
+            provider: Some(self.view(&request.id)?),
+        }))
+    }
+
+    async fn delete_provider(
+        &self,
+        request: Request<DeleteProviderRequest>,
+    ) -> Result<Response<DeleteProviderResponse>, Status> {
+        let id = request.into_inner().id;
+        let edit = |state: &State| {
+            stored(state, &id)?;
+            let keys = keys_of(state, &id).count();
+            if keys > 0 {
+                return Err(Fault::Precondition(format!(
+                    "the provider `{id}` has {keys} upstream keys; delete those first"
+                )));
+            }
+            let names = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::Route(route)) if route.provider_ids.contains(&id));
+            if let Some(Kind::Route(route)) = state
+                .of_kind(ResourceKind::Route)
+                .find(names)
+                .and_then(kind)
+            {
+                return Err(Fault::Precondition(format!(
+                    "the route `{}` names the provider `{id}`; change that first",
+                    route.id
+                )));
+            }
+            Ok((
+                vec![Edit::Delete(ResourceName {
+                    kind: ResourceKind::Provider,
+                    id: id.clone(),
+                })],
+                (),
+            ))
+        };
+        self.config.edit(edit).await?;
+        Ok(Response::new(DeleteProviderResponse {}))
+    }
+}
+
+impl ProviderServer {
+    fn view(&self, id: &str) -> Result<ProviderView, Fault> {
+        let state = self.config.state();
+        let stored = state.get(ResourceKind::Provider, id);
+        stored
+            .and_then(|stored| view(&state, stored))
+            .ok_or_else(|| unknown(id))
+    }
+}
+
+fn stored(state: &State, id: &str) -> Result<(StoredResource, Provider), Fault> {
+    let found = state
+        .get(ResourceKind::Provider, id)
+        .ok_or_else(|| unknown(id))?;
+    match kind(found) {
+        Some(Kind::Provider(provider)) => Ok((found.clone(), provider.clone())),
+        _ => Err(unknown(id)),
+    }
+}
+
+fn view(state: &State, stored: &StoredResource) -> Option<ProviderView> {
+    let Some(Kind::Provider(provider)) = kind(stored) else {
+        return None;
+    };
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Some(ProviderView {
+        keys: count(keys_of(state, &provider.id).count()),
+        enabled_keys: count(
+            keys_of(state, &provider.id)
+                .filter(|key| !key.disabled)
+                .count(),
+        ),
+        provider: Some(provider.clone()),
+        managed_by: stored.managed_by,
+        created_unix_ms: stored.created_unix_ms,
+    })
+}
+
+fn keys_of<'a>(state: &'a State, provider: &'a str) -> impl Iterator<Item = &'a UpstreamKey> {
+    state
+        .of_kind(ResourceKind::UpstreamKey)
+        .filter_map(move |stored| match kind(stored) {
+            Some(Kind::UpstreamKey(key)) if key.provider_id == provider => Some(key),
+            _ => None,
+        })
+}
+
+fn id_of(view: &ProviderView) -> String {
+    view.provider
+        .as_ref()
+        .map(|provider| provider.id.clone())
+        .unwrap_or_default()
+}
+
+fn kind(stored: &StoredResource) -> Option<&Kind> {
+    stored.resource.as_ref()?.kind.as_ref()
+}
+
+fn unknown(id: &str) -> Fault {
+    Fault::NotFound {
+        what: "provider",
+        id: id.to_owned(),
+    }
+}

@@ -1,0 +1,212 @@
+//! Upstream keys. Secrets go in and never come out; a fingerprint tells equal ones.
+
+use std::sync::Arc;
+
+use proxyxai_core::{
+    account::{key::Pepper, rules},
+    snapshot::{ResourceKind, ResourceName, compile::check_upstream_secret},
+};
+use proxyxai_proto::{
+    admin::v1::{
+        CreateUpstreamKeyRequest, CreateUpstreamKeyResponse, DeleteUpstreamKeyRequest,
+        DeleteUpstreamKeyResponse, GetUpstreamKeyRequest, GetUpstreamKeyResponse,
+        ListUpstreamKeysRequest, ListUpstreamKeysResponse, UpdateUpstreamKeyRequest,
+        UpdateUpstreamKeyResponse, UpstreamKeyView,
+        upstream_key_service_server::UpstreamKeyService,
+    },
+    config::v1::{UpstreamKey, resource::Kind},
+    store::v1::StoredResource,
+};
+use tonic::{Request, Response, Status};
+
+use super::{new_id, object, page};
+use crate::{
+    config_store::{ConfigStore, Edit, State},
+    status::Fault,
+};
+
+pub(crate) struct UpstreamKeyServer {
+    pub(crate) config: Arc<ConfigStore>,
+    pub(crate) pepper: Pepper,
+}
+
+#[tonic::async_trait]
+impl UpstreamKeyService for UpstreamKeyServer {
+    async fn create_upstream_key(
+        &self,
+        request: Request<CreateUpstreamKeyRequest>,
+    ) -> Result<Response<CreateUpstreamKeyResponse>, Status> {
+        let request = request.into_inner();
+        let id = if request.id.is_empty() {
+            new_id(self.config.random(), "uk")
+        } else {
+            request.id.clone()
+        };
+        rules::check_id(&id).map_err(|error| Fault::Invalid(error.to_string()))?;
+        let secret = clean(&request.secret)?;
+        let created = self.config.clock.unix_ms();
+        let edit = |state: &State| {
+            if state.get(ResourceKind::UpstreamKey, &id).is_some() {
+                return Err(Fault::Exists {
+                    what: "upstream key",
+                    id: id.clone(),
+                });
+            }
+            let key = UpstreamKey {
+                id: id.clone(),
+                provider_id: request.provider_id.clone(),
+                disabled: false,
+                secret: secret.clone().into_bytes(),
+            };
+            let stored = object(Kind::UpstreamKey(key), request.managed_by(), created);
+            Ok((
+                vec![Edit::Put(StoredResource {
+                    fingerprint: self.fingerprint(&secret),
+                    ..stored
+                })],
+                (),
+            ))
+        };
+        self.config.edit(edit).await?;
+        Ok(Response::new(CreateUpstreamKeyResponse {
+            upstream_key: Some(self.view(&id)?),
+        }))
+    }
+
+    async fn list_upstream_keys(
+        &self,
+        request: Request<ListUpstreamKeysRequest>,
+    ) -> Result<Response<ListUpstreamKeysResponse>, Status> {
+        let request = request.into_inner();
+        let state = self.config.state();
+        let wanted = |view: &UpstreamKeyView| {
+            request.provider_id.is_empty() || request.provider_id == view.provider_id
+        };
+        let all = state
+            .of_kind(ResourceKind::UpstreamKey)
+            .filter_map(view)
+            .filter(wanted);
+        let (upstream_keys, next_page_token) = page(
+            all,
+            |view| view.id.clone(),
+            request.page_size,
+            &request.page_token,
+        );
+        Ok(Response::new(ListUpstreamKeysResponse {
+            upstream_keys,
+            next_page_token,
+        }))
+    }
+
+    async fn get_upstream_key(
+        &self,
+        request: Request<GetUpstreamKeyRequest>,
+    ) -> Result<Response<GetUpstreamKeyResponse>, Status> {
+        Ok(Response::new(GetUpstreamKeyResponse {
+            upstream_key: Some(self.view(&request.into_inner().id)?),
+        }))
+    }
+
+    async fn update_upstream_key(
+        &self,
+        request: Request<UpdateUpstreamKeyRequest>,
+    ) -> Result<Response<UpdateUpstreamKeyResponse>, Status> {
+        let request = request.into_inner();
+        let secret = request.secret.as_deref().map(clean).transpose()?;
+        let edit = |state: &State| {
+            // The content holds the secret in plain; what is stored holds it sealed.
+            let name = ResourceName {
+                kind: ResourceKind::UpstreamKey,
+                id: request.id.clone(),
+            };
+            let plain = state
+                .content
+                .get(&name)
+                .and_then(|resource| resource.kind.clone());
+            let (Some(stored), Some(Kind::UpstreamKey(mut key))) =
+                (state.get(name.kind, &name.id), plain)
+            else {
+                return Err(unknown(&request.id));
+            };
+            let mut next = stored.clone();
+            key.disabled = request.disabled.unwrap_or(key.disabled);
+            if let Some(secret) = &secret {
+                key.secret = secret.clone().into_bytes();
+                next.fingerprint = self.fingerprint(secret);
+            }
+            next.resource = Some(proxyxai_proto::config::v1::Resource {
+                kind: Some(Kind::UpstreamKey(key)),
+            });
+            Ok((vec![Edit::Put(next)], ()))
+        };
+        self.config.edit(edit).await?;
+        Ok(Response::new(UpdateUpstreamKeyResponse {
+            upstream_key: Some(self.view(&request.id)?),
+        }))
+    }
+
+    async fn delete_upstream_key(
+        &self,
+        request: Request<DeleteUpstreamKeyRequest>,
+    ) -> Result<Response<DeleteUpstreamKeyResponse>, Status> {
+        let id = request.into_inner().id;
+        let edit = |state: &State| {
+            state
+                .get(ResourceKind::UpstreamKey, &id)
+                .ok_or_else(|| unknown(&id))?;
+            Ok((
+                vec![Edit::Delete(ResourceName {
+                    kind: ResourceKind::UpstreamKey,
+                    id: id.clone(),
+                })],
+                (),
+            ))
+        };
+        self.config.edit(edit).await?;
+        Ok(Response::new(DeleteUpstreamKeyResponse {}))
+    }
+}
+
+impl UpstreamKeyServer {
+    fn view(&self, id: &str) -> Result<UpstreamKeyView, Fault> {
+        self.config
+            .state()
+            .get(ResourceKind::UpstreamKey, id)
+            .and_then(view)
+            .ok_or_else(|| unknown(id))
+    }
+
+    fn fingerprint(&self, secret: &str) -> String {
+        format!("{:?}", self.pepper.digest(secret))
+            .chars()
+            .take(16)
+            .collect()
+    }
+}
+
+/// A secret as it came from a file or a paste: without the space around it.
+fn clean(secret: &str) -> Result<String, Fault> {
+    check_upstream_secret(secret.trim().as_bytes())
+        .map_err(|reason| Fault::Invalid(format!("the upstream key is refused: {reason}")))
+}
+
+fn view(stored: &StoredResource) -> Option<UpstreamKeyView> {
+    let Some(Kind::UpstreamKey(key)) = &stored.resource.as_ref()?.kind else {
+        return None;
+    };
+    Some(UpstreamKeyView {
+        id: key.id.clone(),
+        provider_id: key.provider_id.clone(),
+        disabled: key.disabled,
+        managed_by: stored.managed_by,
+        created_unix_ms: stored.created_unix_ms,
+        fingerprint: stored.fingerprint.clone(),
+    })
+}
+
+fn unknown(id: &str) -> Fault {
+    Fault::NotFound {
+        what: "upstream key",
+        id: id.to_owned(),
+    }
+}

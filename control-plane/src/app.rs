@@ -1,0 +1,391 @@
+//! Puts a control plane together: build → serve → stop. Everything that touches the world is handed in.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prost::Message as _;
+use proxyxai_core::{
+    account::{
+        key::{GeneratedKey, Pepper, base62},
+        tree::ROOT,
+    },
+    ports::{Clock, Random, random_bytes},
+    secret::{SecretString, seal::SealKey},
+    snapshot::ResourceKind,
+};
+use proxyxai_proto::{
+    admin::v1::{
+        account_service_server::AccountServiceServer, key_service_server::KeyServiceServer,
+        provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
+        upstream_key_service_server::UpstreamKeyServiceServer,
+        usage_query_service_server::UsageQueryServiceServer,
+    },
+    config::v1::config_service_server::ConfigServiceServer,
+    store::v1::Text,
+    usage::v1::usage_service_server::UsageServiceServer,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, server::Connected};
+
+use crate::{
+    admin::{
+        accounts::AccountServer, keys::KeyServer, providers::ProviderServer, routes::RouteServer,
+        upstream_keys::UpstreamKeyServer,
+    },
+    auth::{Credentials, Guard},
+    bootstrap,
+    config_service::{ConfigServer, Nodes},
+    config_store::ConfigStore,
+    publish::View,
+    status::Fault,
+    store::{
+        Compare, Op, Store, StoreError, Txn,
+        keyspace::{self, Key},
+    },
+    usage_query::UsageQueryServer,
+    usage_service::{Books, UsageServer},
+};
+
+/// What a control plane is given to touch the world with.
+pub struct Ports {
+    /// Tells time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes keys.
+    pub random: Arc<dyn Random>,
+    /// Keeps state.
+    pub store: Arc<dyn Store>,
+    /// Seals secrets in the store.
+    pub key_encryption_key: SealKey,
+    /// What administrators show.
+    pub admin_credential: SecretString,
+}
+
+/// How a control plane behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Between proofs of freshness to nodes.
+    pub bookmark_interval: Duration,
+    /// Changes that follow one within this time are sent together.
+    pub debounce: Duration,
+    /// Between folds of old rows of usage.
+    pub fold_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            bookmark_interval: Duration::from_secs(2),
+            debounce: Duration::from_millis(100),
+            fold_interval: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Why a control plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store is of another program.
+    #[error(
+        "the store has format {found}, this program reads format {}; start the version of xai that wrote it",
+        keyspace::FORMAT
+    )]
+    Format {
+        /// What was found.
+        found: u64,
+    },
+    /// Secrets cannot be opened.
+    #[error(
+        "the secrets in the store are sealed under key {sealed_by}, but the key-encryption key given is {given}; put the right key file back"
+    )]
+    OtherKey {
+        /// Id of the key that is needed.
+        sealed_by: String,
+        /// Id of the key at hand.
+        given: String,
+    },
+    /// Something that every store holds is missing.
+    #[error("the store lacks what every store holds; restore it from a backup")]
+    Incomplete,
+    /// The store failed, or what it holds does not compile.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<Fault> for StartError {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault.to_string())
+    }
+}
+
+/// What became of the first virtual key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirstKey {
+    /// It was made of the key given.
+    Created,
+    /// It was made before and exists.
+    Exists {
+        /// Its id.
+        id: String,
+    },
+    /// It was made before and deleted since.
+    Gone,
+}
+
+/// A control plane that is ready to serve.
+pub struct ControlPlane {
+    settings: Settings,
+    config: Arc<ConfigStore>,
+    store: Arc<dyn Store>,
+    books: Arc<Books>,
+    credentials: Arc<Credentials>,
+    node_credential: SecretString,
+    deployment_id: String,
+    pepper: Pepper,
+    view: Arc<View>,
+    view_key: [u8; 32],
+    nodes: Nodes,
+    stopping: CancellationToken,
+}
+
+/// Opens the books and reads the configuration.
+///
+/// # Errors
+/// When the store, its format or its keys do not fit.
+pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, StartError> {
+    let Ports {
+        clock,
+        random,
+        store,
+        key_encryption_key,
+        admin_credential,
+    } = ports;
+    let deployment = bootstrap::deployment(&store, &*random, &*clock, &key_encryption_key).await?;
+    let config = ConfigStore::load(
+        Arc::clone(&store),
+        Arc::clone(&random),
+        Arc::clone(&clock),
+        key_encryption_key,
+        deployment.generation,
+    )
+    .await?;
+    let node_secret = format!("pxai-node-{}", base62(&random_bytes(&*random), 40));
+    let view_key: [u8; 32] = random_bytes(&*random);
+    Ok(ControlPlane {
+        settings,
+        config: Arc::new(config),
+        books: Arc::new(Books {
+            store: Arc::clone(&store),
+            clock,
+        }),
+        store,
+        credentials: Arc::new(Credentials {
+            admin: admin_credential,
+            node: node_secret.clone().into(),
+        }),
+        node_credential: node_secret.into(),
+        deployment_id: deployment.id,
+        pepper: deployment.pepper,
+        view: Arc::new(View {
+            key: SealKey::new(view_key),
+            random,
+        }),
+        view_key,
+        nodes: Arc::new(Mutex::new(BTreeMap::new())),
+        stopping: CancellationToken::new(),
+    })
+}
+
+impl ControlPlane {
+    /// Names the deployment.
+    pub fn deployment_id(&self) -> &str {
+        &self.deployment_id
+    }
+
+    /// What the node of this process shows; made anew at every start.
+    pub fn node_credential(&self) -> SecretString {
+        self.node_credential.clone()
+    }
+
+    /// Makes the first virtual key of the deployment from `key`, unless one was ever made.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn adopt_first_key(&self, key: &GeneratedKey) -> Result<FirstKey, StartError> {
+        let mark = Key::FirstKey.to_string();
+        let claim = Txn {
+            compares: vec![Compare::absent(mark.clone())],
+            then: vec![Op::Put(
+                mark.clone(),
+                Text {
+                    value: key.id.clone(),
+                }
+                .encode_to_vec(),
+            )],
+        };
+        if self.store.txn(claim).await.map_err(Fault::from)?.succeeded {
+            crate::admin::keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
+            return Ok(FirstKey::Created);
+        }
+        let entry = self.store.get(&mark).await.map_err(Fault::from)?;
+        let text: Text = entry
+            .map(|e| keyspace::decode(&mark, &e.value).map_err(Fault::from))
+            .transpose()?
+            .unwrap_or_default();
+        if self
+            .config
+            .state()
+            .get(ResourceKind::VirtualKey, &text.value)
+            .is_some()
+        {
+            return Ok(FirstKey::Exists { id: text.value });
+        }
+        // A crash may have come between the claim and the key: the claimed key, if this is it, is made now.
+        if text.value == key.id {
+            crate::admin::keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
+            return Ok(FirstKey::Created);
+        }
+        Ok(FirstKey::Gone)
+    }
+
+    /// Serves all services on connections that come in, until `shutdown`. May be called for several sources at once.
+    ///
+    /// # Errors
+    /// When the server itself fails; a failing connection ends only itself.
+    pub async fn serve<I, C>(&self, incoming: I, shutdown: CancellationToken) -> io::Result<()>
+    where
+        I: Stream<Item = io::Result<C>> + Send,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health
+            .set_service_status("", tonic_health::ServingStatus::Serving)
+            .await;
+        let reflection = |builder: tonic_reflection::server::Builder<'static>| {
+            builder
+                .register_encoded_file_descriptor_set(proxyxai_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let reflection_v1 = reflection(tonic_reflection::server::Builder::configure())
+            .build_v1()
+            .map_err(io::Error::other)?;
+        let reflection_v1alpha = reflection(tonic_reflection::server::Builder::configure())
+            .build_v1alpha()
+            .map_err(io::Error::other)?;
+        let config = || Arc::clone(&self.config);
+        Server::builder()
+            .timeout(Duration::from_secs(300))
+            .http2_keepalive_interval(Some(Duration::from_secs(10)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .max_concurrent_streams(Some(128))
+            .layer(Guard(Arc::clone(&self.credentials)))
+            .add_service(health_service)
+            .add_service(reflection_v1)
+            .add_service(reflection_v1alpha)
+            .add_service(AccountServiceServer::new(AccountServer {
+                config: config(),
+            }))
+            .add_service(KeyServiceServer::new(KeyServer {
+                config: config(),
+                pepper: self.pepper.clone(),
+            }))
+            .add_service(ProviderServiceServer::new(ProviderServer {
+                config: config(),
+            }))
+            .add_service(UpstreamKeyServiceServer::new(UpstreamKeyServer {
+                config: config(),
+                pepper: self.pepper.clone(),
+            }))
+            .add_service(RouteServiceServer::new(RouteServer { config: config() }))
+            .add_service(UsageQueryServiceServer::new(UsageQueryServer {
+                config: config(),
+                store: Arc::clone(&self.store),
+            }))
+            .add_service(ConfigServiceServer::new(ConfigServer {
+                config: config(),
+                deployment_id: self.deployment_id.clone(),
+                pepper: self.pepper.clone(),
+                view: Arc::clone(&self.view),
+                view_key: self.view_key,
+                bookmark_interval: self.settings.bookmark_interval,
+                debounce: self.settings.debounce,
+                nodes: Arc::clone(&self.nodes),
+                stopping: self.stopping.clone(),
+            }))
+            .add_service(UsageServiceServer::new(UsageServer {
+                books: Arc::clone(&self.books),
+                stopping: self.stopping.clone(),
+            }))
+            .serve_with_incoming_shutdown(incoming, async move { shutdown.cancelled().await })
+            .await
+            .map_err(io::Error::other)
+    }
+
+    /// Keeps the books small: folds old rows of usage, now and then, until stopped.
+    pub async fn keep_house(&self) {
+        loop {
+            if let Err(error) = self.books.fold().await {
+                tracing::warn!(%error, "old rows of usage were not folded; it is tried again");
+            }
+            tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return,
+                () = tokio::time::sleep(self.settings.fold_interval) => {}
+            }
+        }
+    }
+
+    /// Ends the streams of all nodes, so that a server can stop.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Whether the store answers.
+    pub async fn is_ready(&self) -> Result<(), StoreError> {
+        self.store.get(&Key::Format.to_string()).await.map(|_| ())
+    }
+
+    /// Adds this side's metrics in Prometheus' text format.
+    pub fn metrics(&self, out: &mut String) {
+        let state = self.config.state();
+        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let connected = nodes.values().filter(|node| node.connected).count();
+        let current = nodes
+            .values()
+            .filter(|node| node.applied == state.snapshot.version)
+            .count();
+        let mut gauge = |name: &str, help: &str, value: u64| {
+            let _writing_to_a_string_works = write!(
+                out,
+                "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"
+            );
+        };
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        gauge(
+            "xai_config_revision",
+            "Revision of the configuration.",
+            state.snapshot.version.revision,
+        );
+        gauge(
+            "xai_config_objects",
+            "Objects of the configuration.",
+            count(state.records.len()),
+        );
+        gauge(
+            "xai_nodes_connected",
+            "Nodes with an open stream.",
+            count(connected),
+        );
+        gauge(
+            "xai_nodes_current",
+            "Nodes that serve from the newest configuration.",
+            count(current),
+        );
+    }
+}

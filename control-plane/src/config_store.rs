@@ -1,0 +1,354 @@
+//! The configuration as the control plane holds it, and the one way to change it.
+//!
+//! Invariants: every change is one transaction that raises the head; it is compiled with the nodes' own code before it is committed, so
+//! an invalid one is refused here and never reaches a node (law 10).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arc_swap::ArcSwap;
+use prost::Message as _;
+use proxyxai_core::{
+    ports::{Clock, Random, random_bytes},
+    secret::seal::{SealKey, open, seal},
+    snapshot::{Change, Content, ResourceKind, ResourceName, Snapshot, Version},
+};
+use proxyxai_proto::{
+    config::v1::{Resource, UpstreamKey, resource::Kind},
+    store::v1::{Counter, StoredResource},
+};
+use tokio::sync::{Mutex, watch};
+
+use crate::{
+    publish::Published,
+    status::Fault,
+    store::{
+        Compare, Op, Range, Store, Txn,
+        keyspace::{self, Key},
+    },
+};
+
+/// Tries before a write gives up on others that keep changing the same.
+const TRIES: usize = 8;
+/// Objects changed by one call: the transaction needs room for the head.
+const MAX_EDITS: usize = crate::store::MAX_OPS - 1;
+
+/// An object as it is stored, and when it was written.
+#[derive(Clone)]
+pub(crate) struct Record {
+    pub(crate) stored: StoredResource,
+    mod_revision: u64,
+}
+
+/// One moment of the configuration.
+#[derive(Clone)]
+pub(crate) struct State {
+    pub(crate) records: BTreeMap<ResourceName, Record>,
+    pub(crate) content: Content,
+    pub(crate) snapshot: Arc<Snapshot>,
+    head_revision: u64,
+}
+
+impl State {
+    /// Objects of one kind, in the order of their ids.
+    pub(crate) fn of_kind(&self, kind: ResourceKind) -> impl Iterator<Item = &StoredResource> {
+        let from = ResourceName {
+            kind,
+            id: String::new(),
+        };
+        self.records
+            .range(from..)
+            .take_while(move |(name, _)| name.kind == kind)
+            .map(|(_, record)| &record.stored)
+    }
+
+    /// One object.
+    pub(crate) fn get(&self, kind: ResourceKind, id: &str) -> Option<&StoredResource> {
+        self.records
+            .get(&ResourceName {
+                kind,
+                id: id.to_owned(),
+            })
+            .map(|record| &record.stored)
+    }
+}
+
+/// One step of a change.
+pub(crate) enum Edit {
+    /// Put, with secrets in plain.
+    Put(StoredResource),
+    /// Take away.
+    Delete(ResourceName),
+}
+
+/// Holds and changes the configuration.
+pub(crate) struct ConfigStore {
+    store: Arc<dyn Store>,
+    random: Arc<dyn Random>,
+    pub(crate) clock: Arc<dyn Clock>,
+    kek: SealKey,
+    generation: u64,
+    state: ArcSwap<State>,
+    writer: Mutex<()>,
+    published: watch::Sender<Arc<Published>>,
+}
+
+impl ConfigStore {
+    /// Reads the configuration from the store.
+    pub(crate) async fn load(
+        store: Arc<dyn Store>,
+        random: Arc<dyn Random>,
+        clock: Arc<dyn Clock>,
+        kek: SealKey,
+        generation: u64,
+    ) -> Result<Self, Fault> {
+        let empty = State {
+            records: BTreeMap::new(),
+            content: Content::default(),
+            snapshot: Arc::new(Snapshot::empty()),
+            head_revision: 0,
+        };
+        let (published, _) = watch::channel(Arc::new(Published::empty()));
+        let config = Self {
+            store,
+            random,
+            clock,
+            kek,
+            generation,
+            state: ArcSwap::from_pointee(empty),
+            writer: Mutex::new(()),
+            published,
+        };
+        config.reload().await?;
+        Ok(config)
+    }
+
+    /// The configuration now.
+    pub(crate) fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// Follows what is published.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    /// The random source, for ids.
+    pub(crate) fn random(&self) -> &dyn Random {
+        &*self.random
+    }
+
+    /// Changes the configuration: `decide` sees the state and says what to do; it may be asked again when others were faster.
+    pub(crate) async fn edit<T>(
+        &self,
+        decide: impl Fn(&State) -> Result<(Vec<Edit>, T), Fault>,
+    ) -> Result<T, Fault> {
+        let _one_at_a_time = self.writer.lock().await;
+        for _ in 0..TRIES {
+            let state = self.state();
+            let (edits, answer) = decide(&state)?;
+            if edits.is_empty() {
+                return Ok(answer);
+            }
+            if self.commit(&state, edits).await? {
+                return Ok(answer);
+            }
+            self.reload().await?;
+        }
+        Err(Fault::Contended)
+    }
+
+    async fn commit(&self, state: &State, edits: Vec<Edit>) -> Result<bool, Fault> {
+        if edits.len() > MAX_EDITS {
+            return Err(Fault::Invalid(format!(
+                "one call changes at most {MAX_EDITS} objects"
+            )));
+        }
+        let head = state.snapshot.version.revision.saturating_add(1);
+        let mut next = state.clone();
+        let mut txn = Txn {
+            compares: vec![Compare::ModRevision(
+                Key::Head.to_string(),
+                state.head_revision,
+            )],
+            then: Vec::new(),
+        };
+        let mut changes = Vec::with_capacity(edits.len());
+        for edit in edits {
+            changes.push(self.stage(&mut next, &mut txn, edit)?);
+        }
+        let version = Version {
+            generation: self.generation,
+            revision: head,
+        };
+        changes
+            .iter()
+            .cloned()
+            .for_each(|change| next.content.apply(change));
+        let snapshot = state
+            .snapshot
+            .advance(version, &next.content, &changes, &state.content)
+            .map_err(Fault::Rejected)?;
+        next.snapshot = Arc::new(snapshot);
+        txn.then.push(Op::Put(
+            Key::Head.to_string(),
+            Counter { value: head }.encode_to_vec(),
+        ));
+        let written: Vec<ResourceName> = changes.iter().filter_map(name_of).collect();
+        let done = self.store.txn(txn).await?;
+        if done.succeeded {
+            next.head_revision = done.revision;
+            for name in written {
+                if let Some(record) = next.records.get_mut(&name) {
+                    record.mod_revision = done.revision;
+                }
+            }
+            self.publish(next, Some((state.snapshot.version, changes)));
+        }
+        Ok(done.succeeded)
+    }
+
+    /// Adds one edit to the transaction and to the next state.
+    fn stage(&self, next: &mut State, txn: &mut Txn, edit: Edit) -> Result<Change, Fault> {
+        let stored = match edit {
+            Edit::Put(stored) => stored,
+            Edit::Delete(name) => {
+                let old = next
+                    .records
+                    .remove(&name)
+                    .map_or(0, |record| record.mod_revision);
+                let key = Key::Config(name.clone()).to_string();
+                txn.compares.push(Compare::ModRevision(key.clone(), old));
+                txn.then.push(Op::Delete(key));
+                return Ok(Change::Remove(name));
+            }
+        };
+        let resource = stored
+            .resource
+            .clone()
+            .ok_or_else(|| Fault::Defect("an object without content".to_owned()))?;
+        let name = ResourceName::of(&resource)
+            .ok_or_else(|| Fault::Defect("an object without a kind".to_owned()))?;
+        let key = Key::Config(name.clone()).to_string();
+        let sealed = StoredResource {
+            resource: Some(self.sealed(&key, &resource)?),
+            ..stored
+        };
+        let old = next
+            .records
+            .get(&name)
+            .map_or(0, |record| record.mod_revision);
+        txn.compares.push(Compare::ModRevision(key.clone(), old));
+        txn.then.push(Op::Put(key, sealed.encode_to_vec()));
+        next.records.insert(
+            name,
+            Record {
+                stored: sealed,
+                mod_revision: old,
+            },
+        );
+        Ok(Change::Upsert(Arc::new(resource)))
+    }
+
+    /// Reads everything anew and publishes it.
+    async fn reload(&self) -> Result<(), Fault> {
+        let page = self
+            .store
+            .range(Range::prefix(keyspace::CONFIG_PREFIX))
+            .await?;
+        let (mut records, mut content, mut head, mut head_revision) =
+            (BTreeMap::new(), Content::default(), 0, 0);
+        for entry in page.entries {
+            match Key::parse(&entry.key) {
+                Some(Key::Head) => {
+                    head = keyspace::decode::<Counter>(&entry.key, &entry.value)?.value;
+                    head_revision = entry.mod_revision;
+                }
+                Some(Key::Config(name)) => {
+                    let stored: StoredResource = keyspace::decode(&entry.key, &entry.value)?;
+                    let resource = stored.resource.clone().unwrap_or_default();
+                    content.upsert(Arc::new(self.opened(&entry.key, resource)?));
+                    records.insert(
+                        name,
+                        Record {
+                            stored,
+                            mod_revision: entry.mod_revision,
+                        },
+                    );
+                }
+                _ => tracing::warn!(
+                    key = entry.key,
+                    "the store holds a key that this version does not know"
+                ),
+            }
+        }
+        let version = Version {
+            generation: self.generation,
+            revision: head,
+        };
+        let snapshot = Arc::new(Snapshot::compile(version, &content).map_err(Fault::Rejected)?);
+        self.publish(
+            State {
+                records,
+                content,
+                snapshot,
+                head_revision,
+            },
+            None,
+        );
+        Ok(())
+    }
+
+    fn publish(&self, state: State, step: Option<(Version, Vec<Change>)>) {
+        let published = Published::new(state.snapshot.version, state.content.clone(), step);
+        self.state.store(Arc::new(state));
+        self.published.send_replace(Arc::new(published));
+    }
+
+    fn sealed(&self, key: &str, resource: &Resource) -> Result<Resource, Fault> {
+        map_secret(resource.clone(), |secret| {
+            seal(
+                &self.kek,
+                random_bytes(&*self.random),
+                &self.place(key),
+                secret,
+            )
+            .map_err(|error| Fault::Defect(error.to_string()))
+        })
+    }
+
+    fn opened(&self, key: &str, resource: Resource) -> Result<Resource, Fault> {
+        map_secret(resource, |sealed| {
+            let plain = open(&self.kek, &self.place(key), sealed)
+                .map_err(|error| Fault::Defect(format!("`{key}`: {error}")))?;
+            Ok(plain.to_vec())
+        })
+    }
+
+    /// Where a secret stands: a ciphertext that is moved does not open.
+    fn place(&self, key: &str) -> Vec<u8> {
+        [key.as_bytes(), &[0], &self.generation.to_le_bytes()].concat()
+    }
+}
+
+/// Replaces the secret of an upstream key; other resources have none.
+pub(crate) fn map_secret<E>(
+    resource: Resource,
+    map: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
+) -> Result<Resource, E> {
+    match resource.kind {
+        Some(Kind::UpstreamKey(key)) => {
+            let secret = map(&key.secret)?;
+            Ok(Resource {
+                kind: Some(Kind::UpstreamKey(UpstreamKey { secret, ..key })),
+            })
+        }
+        other => Ok(Resource { kind: other }),
+    }
+}
+
+fn name_of(change: &Change) -> Option<ResourceName> {
+    match change {
+        Change::Upsert(resource) => ResourceName::of(resource),
+        Change::Remove(name) => Some(name.clone()),
+    }
+}

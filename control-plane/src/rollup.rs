@@ -1,0 +1,113 @@
+//! Sums of usage: how an event enters a row, and how rows are added up.
+//!
+//! Applying is total: whatever a node reports is booked, also under ids that were deleted meanwhile.
+
+use std::collections::BTreeMap;
+
+use proxyxai_proto::{
+    store::v1::Rollup,
+    usage::v1::{Outcome, Tokens, UsageEvent},
+};
+
+use crate::store::keyspace::Bucket;
+
+pub(crate) const HOUR_MS: i64 = 3_600_000;
+/// Rows by hour are kept this long, then folded into days.
+pub(crate) const HOURS_KEPT: u64 = 48;
+/// Rows by day are kept this long.
+pub(crate) const DAYS_KEPT: u64 = 62;
+
+/// The row of each event, and what the batch adds to it. An event whose node's clock is off by more than the rows are kept, or lies in
+/// the future, is booked to the present hour: it is never lost, and never in a row that is already gone.
+pub(crate) fn sum_up(events: &[UsageEvent], now_ms: i64) -> BTreeMap<Bucket, Rollup> {
+    let now = hour_of(now_ms);
+    let mut rows: BTreeMap<Bucket, Rollup> = BTreeMap::new();
+    for event in events {
+        let hour = hour_of(event.started_unix_ms);
+        let plausible = hour <= now.saturating_add(1) && hour.saturating_add(HOURS_KEPT) > now;
+        let bucket = Bucket {
+            slot: if plausible { hour } else { now },
+            account: clean(&event.account_id),
+            key: clean(&event.key_id),
+            model: event.model.clone(),
+        };
+        add(rows.entry(bucket).or_default(), &of_event(event));
+    }
+    rows
+}
+
+/// The hour of a time.
+pub(crate) fn hour_of(unix_ms: i64) -> u64 {
+    u64::try_from(unix_ms / HOUR_MS).unwrap_or(0)
+}
+
+/// Adds one row to another.
+pub(crate) fn add(into: &mut Rollup, more: &Rollup) {
+    for (sum, part) in [
+        (&mut into.attempts, more.attempts),
+        (&mut into.reported, more.reported),
+        (&mut into.rejected, more.rejected),
+        (&mut into.not_sent, more.not_sent),
+        (&mut into.unknown, more.unknown),
+        (&mut into.unpriced, more.unpriced),
+        (&mut into.web_searches, more.web_searches),
+    ] {
+        *sum = sum.saturating_add(part);
+    }
+    add_tokens(
+        into.tokens.get_or_insert_default(),
+        &more.tokens.unwrap_or_default(),
+    );
+    add_tokens(
+        into.estimated_tokens.get_or_insert_default(),
+        &more.estimated_tokens.unwrap_or_default(),
+    );
+    into.cost_nano_usd = into.cost_nano_usd.saturating_add(more.cost_nano_usd);
+    into.estimated_cost_nano_usd = into
+        .estimated_cost_nano_usd
+        .saturating_add(more.estimated_cost_nano_usd);
+}
+
+fn of_event(event: &UsageEvent) -> Rollup {
+    let is = |outcome: Outcome| u64::from(event.outcome() == outcome);
+    let row = Rollup {
+        attempts: 1,
+        reported: is(Outcome::Reported),
+        rejected: is(Outcome::Rejected),
+        not_sent: is(Outcome::NotSent),
+        unknown: is(Outcome::Unknown),
+        unpriced: u64::from(event.unpriced),
+        web_searches: event.web_searches,
+        ..Rollup::default()
+    };
+    if event.estimated {
+        Rollup {
+            estimated_tokens: event.tokens,
+            estimated_cost_nano_usd: event.cost_nano_usd,
+            ..row
+        }
+    } else {
+        Rollup {
+            tokens: event.tokens,
+            cost_nano_usd: event.cost_nano_usd,
+            ..row
+        }
+    }
+}
+
+fn add_tokens(into: &mut Tokens, more: &Tokens) {
+    for (sum, part) in [
+        (&mut into.input, more.input),
+        (&mut into.cache_read, more.cache_read),
+        (&mut into.cache_write_5m, more.cache_write_5m),
+        (&mut into.cache_write_1h, more.cache_write_1h),
+        (&mut into.output, more.output),
+    ] {
+        *sum = sum.saturating_add(part);
+    }
+}
+
+/// An id as part of a key: nodes send only ids of this gateway, which have no `/`.
+fn clean(id: &str) -> String {
+    id.replace('/', "_")
+}

@@ -1,0 +1,69 @@
+//! Errors of the control plane as gRPC codes: one table, so that the same fault always looks the same.
+
+use proxyxai_core::snapshot::Rejection;
+use tonic::{Code, Status};
+
+use crate::store::StoreError;
+
+/// Why a call was refused or failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// What was sent cannot be used.
+    #[error("{0}")]
+    Invalid(String),
+    /// What is named does not exist.
+    #[error("there is no {what} `{id}`; list them to see which there are")]
+    NotFound {
+        /// Its kind.
+        what: &'static str,
+        /// What was given.
+        id: String,
+    },
+    /// What shall be made exists.
+    #[error("the {what} `{id}` exists already; choose another one, or change that")]
+    Exists {
+        /// Its kind.
+        what: &'static str,
+        /// What was given.
+        id: String,
+    },
+    /// Something else must be done first.
+    #[error("{0}")]
+    Precondition(String),
+    /// The change would make the configuration invalid.
+    #[error("the change does not fit: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Rejected(Vec<Rejection>),
+    /// Others changed the same things at the same time, again and again.
+    #[error("others keep changing the same objects; try again")]
+    Contended,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something that must hold does not.
+    #[error("{0}; this is a defect of the control plane")]
+    Defect(String),
+}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        let code = match &fault {
+            Fault::Invalid(_) | Fault::Rejected(_) => Code::InvalidArgument,
+            Fault::NotFound { .. } => Code::NotFound,
+            Fault::Exists { .. } => Code::AlreadyExists,
+            Fault::Precondition(_) => Code::FailedPrecondition,
+            Fault::Contended => Code::Aborted,
+            Fault::Store(StoreError::TooLarge { .. }) => Code::ResourceExhausted,
+            Fault::Store(StoreError::Failed { .. } | StoreError::Closed) => Code::Unavailable,
+            Fault::Store(StoreError::Twice(_) | StoreError::Compacted) | Fault::Defect(_) => {
+                Code::Internal
+            }
+        };
+        Self::new(code, fault.to_string())
+    }
+}
+
+impl From<crate::store::keyspace::DamagedValue> for Fault {
+    fn from(damage: crate::store::keyspace::DamagedValue) -> Self {
+        Self::Defect(damage.to_string())
+    }
+}
