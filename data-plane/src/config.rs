@@ -1,0 +1,18 @@
+//! What a node serves from: one pinned configuration behind one pointer, and the stream that keeps it up to date.
+//!
+//! Invariants: a request pins once and sees one configuration for its whole life; a version never goes back (law 9); a
+//! configuration that does not compile never replaces one that did (law 10).
+
+pub mod backoff;
+pub mod control;
+mod freshness;
+mod held;
+pub mod pinned;
+#[cfg(test)]
+pub(crate) mod sample;
+mod session;
+pub mod subscriber;
+
+pub use control::{ControlChannel, NodeCredential};
+pub use pinned::{ConfigHandle, NodeState, Pinned, UpstreamCredential};
+pub use subscriber::{Identity, Subscriber};

@@ -1,0 +1,12 @@
+//! How usage leaves a node: events are put into numbered batches, the batches into files, the files' content to the control plane.
+//!
+//! Invariants: a request never waits for any of it. A batch is sent only once it is durable here, and its bytes never change
+//! after it got its number (law 5). What is durable is sent until the control plane says that it is durable there, also by the
+//! next start of the node; the files stay as history. An event is in one batch only (law 18).
+//!
+//! What is not durable yet waits in memory. It is not bounded by itself: an event cannot be refused after the money was spent.
+//! In practice the requests admitted within one flush bound it, and while the disk is full the number that waits is an alarm.
+
+mod sender;
+
+pub use sender::{EventSender, ReportCounters};

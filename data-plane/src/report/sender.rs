@@ -1,0 +1,141 @@
+//! Where cores hand their events in.
+//!
+//! Invariant: handing in never blocks and, but for the first event after a pause and every full batch, wakes nobody: a request
+//! does not pay a system call for being counted.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+    mpsc,
+};
+
+use proxyxai_proto::usage::v1::UsageEvent;
+use tokio::sync::Notify;
+
+/// Events after which a flush does not wait any longer.
+pub(super) const FULL: usize = 1_000;
+/// Longest model name in an event, in bytes: a longer one is no model, and must not make a batch too large to send.
+const MODEL_MAX: usize = 1_024;
+
+/// Takes events in; one per core, cheap to clone.
+#[derive(Clone)]
+pub struct EventSender {
+    events: mpsc::Sender<UsageEvent>,
+    shared: Arc<Intake>,
+}
+
+/// What became of the events of this process so far.
+#[derive(Debug, Default)]
+pub struct ReportCounters {
+    /// Handed in.
+    pub queued: AtomicU64,
+    /// Written to a file and synced.
+    pub durable: AtomicU64,
+    /// Durable at the control plane.
+    pub acknowledged: AtomicU64,
+    /// Batches of earlier starts that were sent again.
+    pub replayed_batches: AtomicU64,
+    /// Writes to files that failed and are tried again.
+    pub disk_failures: AtomicU64,
+    /// Report streams that ended, whatever the reason.
+    pub disconnects: AtomicU64,
+    /// Handed in after the reporter had stopped, or not durable when it had to: lost.
+    pub lost: AtomicU64,
+    /// Batches that the files do not hold any more although the control plane misses them.
+    pub missing_batches: AtomicU64,
+    /// Unix milliseconds since when the oldest unacknowledged batch of this start is durable here; 0 when there is none.
+    pub oldest_unacknowledged_unix_ms: AtomicU64,
+}
+
+pub(super) struct Intake {
+    waiting: AtomicUsize,
+    wake: Notify,
+    pub(super) counters: ReportCounters,
+}
+
+/// The other end: all events of all cores.
+pub(super) struct EventReceiver {
+    events: mpsc::Receiver<UsageEvent>,
+    pub(super) shared: Arc<Intake>,
+}
+
+pub(super) fn channel() -> (EventSender, EventReceiver) {
+    let (sender, receiver) = mpsc::channel();
+    let shared = Arc::new(Intake {
+        waiting: AtomicUsize::new(0),
+        wake: Notify::new(),
+        counters: ReportCounters::default(),
+    });
+    (
+        EventSender {
+            events: sender,
+            shared: Arc::clone(&shared),
+        },
+        EventReceiver {
+            events: receiver,
+            shared,
+        },
+    )
+}
+
+impl EventSender {
+    /// Hands an event in. Never blocks.
+    pub fn push(&self, mut event: UsageEvent) {
+        if event.model.len() > MODEL_MAX {
+            event
+                .model
+                .truncate(event.model.floor_char_boundary(MODEL_MAX));
+        }
+        self.shared.counters.queued.fetch_add(1, Ordering::Relaxed);
+        let before = self.shared.waiting.fetch_add(1, Ordering::AcqRel);
+        if self.events.send(event).is_err() {
+            self.shared.counters.lost.fetch_add(1, Ordering::Relaxed);
+            tracing::error!("a usage event came after the reporter had stopped; it is lost");
+            return;
+        }
+        if before == 0 || before.saturating_add(1) == FULL {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Events that are not durable yet.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Acquire)
+    }
+
+    /// What became of the events so far.
+    pub fn counters(&self) -> &ReportCounters {
+        &self.shared.counters
+    }
+}
+
+impl EventReceiver {
+    /// Takes up to `max` events without waiting. They count as waiting until [`Intake::durable`].
+    pub(super) fn take(&mut self, max: usize) -> Vec<UsageEvent> {
+        self.events.try_iter().take(max).collect()
+    }
+}
+
+impl Intake {
+    /// Waits until there is something to take.
+    pub(super) async fn some(&self) {
+        while self.waiting.load(Ordering::Acquire) == 0 {
+            self.wake.notified().await;
+        }
+    }
+
+    /// Waits until there is a full batch to take.
+    pub(super) async fn full(&self) {
+        while self.waiting.load(Ordering::Acquire) < FULL {
+            self.wake.notified().await;
+        }
+    }
+
+    /// So many events that were taken are durable.
+    pub(super) fn durable(&self, events: usize) {
+        self.waiting.fetch_sub(events, Ordering::AcqRel);
+        self.counters
+            .durable
+            .fetch_add(u64::try_from(events).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
