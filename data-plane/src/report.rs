@@ -7,6 +7,22 @@
 //! What is not durable yet waits in memory. It is not bounded by itself: an event cannot be refused after the money was spent.
 //! In practice the requests admitted within one flush bound it, and while the disk is full the number that waits is an alarm.
 
+mod batch;
+mod delivery;
+pub mod disk;
+mod files;
+mod frame;
+pub mod memory_disk;
+mod progress;
+mod reader;
+mod reporter;
+mod retention;
 mod sender;
+mod work;
+mod writer;
 
+pub use disk::{Disk, FsDisk};
+pub use memory_disk::MemoryDisk;
+pub use reporter::{EVENTS_KEEP, OpenError, Ports, Reporter, open};
 pub use sender::{EventSender, ReportCounters};
+pub use work::FileWork;

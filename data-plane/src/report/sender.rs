@@ -138,4 +138,12 @@ impl Intake {
             .durable
             .fetch_add(u64::try_from(events).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
+
+    /// Nothing that waits will become durable; how many events that is.
+    pub(super) fn give_up(&self) -> usize {
+        let lost = self.waiting.load(Ordering::Acquire);
+        let count = u64::try_from(lost).unwrap_or(u64::MAX);
+        self.counters.lost.fetch_add(count, Ordering::Relaxed);
+        lost
+    }
 }

@@ -1,0 +1,137 @@
+//! Cuts events into batches that the control plane can write in one transaction each.
+//!
+//! Invariants: every event is in exactly one batch (law 18); a batch holds at most 1,000 events of at most 40 rows (account × key
+//! × model × hour) in at most 1 MiB. A single event is never too large: its longest part is cut when it is handed in.
+
+use std::mem;
+
+use prost::{Message as _, encoding::encoded_len_varint};
+use proxyxai_proto::usage::v1::UsageEvent;
+
+/// Events in a batch.
+const EVENTS: usize = super::sender::FULL;
+/// Rows that a batch adds to. A transaction has at most 100 operations.
+const ROWS: usize = 40;
+/// Encoded events in a batch; the rest of the 1 MiB is for its head.
+const BYTES: usize = 1024 * 1024 - 1024;
+const HOUR_MS: i64 = 3_600_000;
+
+/// Cuts events into as few batches as the rows allow. Their order is not kept: events of one row come together.
+pub(super) fn cut(mut events: Vec<UsageEvent>) -> Vec<Vec<UsageEvent>> {
+    events.sort_by(|a, b| row(a).cmp(&row(b)));
+    let mut batches = Vec::new();
+    let (mut batch, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
+    for event in events {
+        let same_row = batch.last().is_some_and(|last| row(last) == row(&event));
+        let size = encoded_size(&event);
+        let fits = batch.len() < EVENTS
+            && (same_row || rows < ROWS)
+            && bytes.saturating_add(size) <= BYTES;
+        if !fits && !batch.is_empty() {
+            batches.push(mem::take(&mut batch));
+            (rows, bytes) = (0, 0);
+        }
+        rows = rows.saturating_add(usize::from(batch.is_empty() || !same_row));
+        bytes = bytes.saturating_add(size);
+        batch.push(event);
+    }
+    if !batch.is_empty() {
+        batches.push(batch);
+    }
+    batches
+}
+
+fn row(event: &UsageEvent) -> (&str, &str, &str, i64) {
+    (
+        &event.account_id,
+        &event.key_id,
+        &event.model,
+        event.started_unix_ms.div_euclid(HOUR_MS),
+    )
+}
+
+fn encoded_size(event: &UsageEvent) -> usize {
+    let len = event.encoded_len();
+    let head = encoded_len_varint(u64::try_from(len).unwrap_or(u64::MAX)).saturating_add(1);
+    len.saturating_add(head)
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use proxyxai_proto::usage::v1::UsageBatch;
+
+    use super::*;
+
+    fn event(number: usize, account: u8, model: u8, hour: i64, padding: usize) -> UsageEvent {
+        UsageEvent {
+            request_id: format!("r{number}"),
+            account_id: format!("a{account}"),
+            model: format!("m{model}{}", "x".repeat(padding)),
+            started_unix_ms: hour * HOUR_MS + 17,
+            ..UsageEvent::default()
+        }
+    }
+
+    fn check(events: Vec<UsageEvent>) -> usize {
+        let ids = |events: &[UsageEvent]| {
+            events
+                .iter()
+                .map(|e| e.request_id.clone())
+                .collect::<BTreeSet<_>>()
+        };
+        let (expected, count) = (ids(&events), events.len());
+        let batches = cut(events);
+        for events in &batches {
+            let rows: BTreeSet<_> = events.iter().map(row).collect();
+            assert!(rows.len() <= ROWS && (1..=EVENTS).contains(&events.len()));
+            let batch = UsageBatch {
+                node_id: "n".repeat(64),
+                epoch: u64::MAX,
+                sequence: u64::MAX,
+                events: events.clone(),
+            };
+            assert!(batch.encoded_len() <= 1024 * 1024);
+        }
+        assert_eq!(ids(&batches.concat()), expected);
+        assert_eq!(batches.concat().len(), count);
+        batches.len()
+    }
+
+    #[test]
+    fn batches_are_as_few_as_the_limits_allow() {
+        assert_eq!(check(Vec::new()), 0);
+        assert_eq!(check((0..1000).map(|n| event(n, 0, 0, 0, 0)).collect()), 1);
+        assert_eq!(check((0..1001).map(|n| event(n, 0, 0, 0, 0)).collect()), 2);
+        assert_eq!(
+            check(
+                (0..400)
+                    .map(|n| event(n, u8::try_from(n % 40).unwrap(), 0, 0, 0))
+                    .collect()
+            ),
+            1
+        );
+        assert_eq!(
+            check(
+                (0..41)
+                    .map(|n| event(n, 0, 0, i64::try_from(n).unwrap(), 0))
+                    .collect()
+            ),
+            2
+        );
+        assert_eq!(
+            check((0..1000).map(|n| event(n, 0, 0, 0, 3000)).collect()),
+            3
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn law_18_every_event_is_in_one_batch(parts in prop::collection::vec((0_u8..60, 0_u8..3, 0_i64..3, 0_usize..1024), 0..300)) {
+            check(parts.into_iter().enumerate().map(|(n, (a, m, h, p))| event(n, a, m, h, p)).collect());
+        }
+    }
+}
