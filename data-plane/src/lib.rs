@@ -1,5 +1,24 @@
-//! The node of ProxyXAI: what a request goes through, the configuration it is served from, and the report of what it used.
+//! The node: takes requests of clients, sends them to providers, and reports what they used.
+//!
+//! Read `request.rs` first: the life of one request, top to bottom. A node runs one single-threaded runtime per core, each with its own
+//! listener, upstream connections and counters; what is shared is one pointer to an immutable snapshot. Configuration and usage
+//! travel on a runtime of their own.
 
+mod attempt;
+mod body;
 pub mod config;
+pub mod context;
+pub mod dial;
+mod headers;
+mod identify;
 pub mod keys;
+mod meter;
+pub mod metrics;
+mod models;
+pub mod net;
+mod pool;
+mod relay;
 pub mod report;
+mod request;
+mod respond;
+mod serve;

@@ -12,6 +12,8 @@ pub struct BaseUrl {
     host: String,
     port: u16,
     path_prefix: String,
+    authority: String,
+    origin: String,
 }
 
 impl BaseUrl {
@@ -32,11 +34,29 @@ impl BaseUrl {
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (host, port) = split_authority(authority)?;
+        let (host, port) = (
+            check_host(host)?,
+            port.unwrap_or(if https { 443 } else { 80 }),
+        );
+        let bracketed = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.clone()
+        };
+        let usual_port = port == if https { 443 } else { 80 };
+        let authority = if usual_port {
+            bracketed
+        } else {
+            format!("{bracketed}:{port}")
+        };
+        let origin = format!("http{}://{authority}", if https { "s" } else { "" });
         Ok(Self {
             https,
-            host: check_host(host)?,
-            port: port.unwrap_or(if https { 443 } else { 80 }),
+            host,
+            port,
             path_prefix: check_path(path)?,
+            authority,
+            origin,
         })
     }
 
@@ -61,17 +81,13 @@ impl BaseUrl {
     }
 
     /// The value of the Host header (RFC 9110 §7.2): without the scheme's own port.
-    pub fn authority(&self) -> String {
-        let bracketed = if self.host.contains(':') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.clone()
-        };
-        if self.port == if self.https { 443 } else { 80 } {
-            bracketed
-        } else {
-            format!("{bracketed}:{}", self.port)
-        }
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Scheme and authority: what connections are made to.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// The address, when the host is one and not a name.

@@ -1,0 +1,153 @@
+//! What a request needs of its core: everything here belongs to one thread, but for the handles that say otherwise.
+
+use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use moka::sync::Cache;
+use proxyxai_core::ports::{Clock, Random, random_bytes};
+
+use crate::{
+    config::ConfigHandle,
+    keys::KeyResolver,
+    metrics::CoreCounters,
+    net::{Dial, DialFactory},
+    pool::Pool,
+    report::EventSender,
+};
+
+/// How a node behaves. Durations are wall-clock differences of a monotonic clock.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Threads that serve requests.
+    pub cores: usize,
+    /// Largest body of a request, in bytes.
+    pub body_limit: usize,
+    /// To connect to a provider, TLS included.
+    pub connect_timeout: Duration,
+    /// From sending a request to the first byte of its answer.
+    pub first_byte_timeout: Duration,
+    /// Between two bytes of an answer.
+    pub idle_timeout: Duration,
+    /// From a request to the first byte of its answer, all attempts included.
+    pub request_timeout: Duration,
+    /// From accepting a connection to its first whole head, and for reading a body.
+    pub head_timeout: Duration,
+    /// How long a connection may stay between two requests.
+    pub keep_alive: Duration,
+    /// Connections of one core.
+    pub max_connections: usize,
+    /// Requests in flight on one core; more are refused at once.
+    pub max_in_flight: usize,
+    /// How long requests in flight may take to end when the node stops.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            cores: 1,
+            body_limit: 32 << 20,
+            connect_timeout: Duration::from_secs(5),
+            first_byte_timeout: Duration::from_secs(300),
+            idle_timeout: Duration::from_secs(300),
+            request_timeout: Duration::from_secs(600),
+            head_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(75),
+            max_connections: 20_000,
+            max_in_flight: 10_000,
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What all cores share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) config: ConfigHandle,
+    pub(crate) keys: KeyResolver,
+    pub(crate) strangers: Strangers,
+    pub(crate) events: EventSender,
+    pub(crate) dial: DialFactory,
+}
+
+/// One core.
+pub(crate) struct Context {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) config: ConfigHandle,
+    pub(crate) keys: KeyResolver,
+    pub(crate) strangers: Strangers,
+    pub(crate) events: EventSender,
+    pub(crate) dial: Rc<dyn Dial>,
+    pub(crate) pool: Pool,
+    pub(crate) counters: Arc<CoreCounters>,
+    pub(crate) in_flight: Cell<usize>,
+    ids: RequestIds,
+}
+
+impl Context {
+    pub(crate) fn new(shared: Shared, counters: Arc<CoreCounters>) -> Rc<Self> {
+        Rc::new(Self {
+            dial: (shared.dial)(),
+            ids: RequestIds {
+                prefix: u64::from_le_bytes(random_bytes(&*shared.random)),
+                next: Cell::new(0),
+            },
+            settings: shared.settings,
+            clock: shared.clock,
+            config: shared.config,
+            keys: shared.keys,
+            strangers: shared.strangers,
+            events: shared.events,
+            pool: Pool::default(),
+            counters,
+            in_flight: Cell::new(0),
+        })
+    }
+
+    /// A name for a request, unique among all that ever were.
+    pub(crate) fn request_id(&self) -> String {
+        let number = self.ids.next.get();
+        self.ids.next.set(number.wrapping_add(1));
+        format!("req_{:016x}{number:08x}", self.ids.prefix)
+    }
+}
+
+struct RequestIds {
+    prefix: u64,
+    next: Cell<u32>,
+}
+
+/// Counts keys that do not exist by the address that showed them, so that guessing is slow.
+#[derive(Clone)]
+pub(crate) struct Strangers(Cache<IpAddr, u32>);
+
+/// Wrong keys of one address before it has to wait.
+const MISSES: u32 = 50;
+const WINDOW: Duration = Duration::from_secs(10);
+const ADDRESSES: u64 = 50_000;
+
+impl Strangers {
+    pub(crate) fn new() -> Self {
+        Self(
+            Cache::builder()
+                .max_capacity(ADDRESSES)
+                .time_to_live(WINDOW)
+                .build(),
+        )
+    }
+
+    /// Whether the address has to wait.
+    pub(crate) fn must_wait(&self, address: IpAddr) -> bool {
+        self.0.get(&address).is_some_and(|misses| misses >= MISSES)
+    }
+
+    /// Notes a key that does not exist.
+    pub(crate) fn missed(&self, address: IpAddr) {
+        self.0
+            .entry(address)
+            .and_upsert_with(|old| old.map_or(1, |old| old.into_value().saturating_add(1)));
+    }
+}

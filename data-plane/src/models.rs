@@ -1,0 +1,215 @@
+//! Lists models: asks each provider that speaks the dialect once, joins what they say, and leaves out what the caller may not use.
+
+use std::{collections::BTreeSet, rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header, request::Parts};
+use http_body_util::{BodyExt as _, Limited};
+use proxyxai_core::{
+    dialect::{Dialect, Endpoint},
+    route::pool::{Pool, PoolIndex},
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    attempt::{self, Answer, Call, Coming},
+    config::Pinned,
+    context::Context,
+    meter::{Caller, Facts},
+    relay::AnswerBody,
+    request::relay,
+    respond::Failure,
+};
+
+const PATH: &str = "/v1/models";
+/// Largest list of one provider.
+const LIST_BYTES: usize = 8 << 20;
+
+/// Answers a request for all models, or for one.
+pub(crate) async fn answer(
+    cx: &Rc<Context>,
+    pinned: &Arc<Pinned>,
+    caller: Caller,
+    dialect: Dialect,
+    head: Parts,
+    request_id: &str,
+) -> Result<Response<AnswerBody>, Failure> {
+    let one = head
+        .uri
+        .path()
+        .trim_end_matches('/')
+        .strip_prefix(PATH)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .map(str::to_owned);
+    let now = Instant::now();
+    let call = Call {
+        facts: Rc::new(Facts {
+            request_id: request_id.to_owned(),
+            caller,
+            endpoint: Endpoint::Models,
+            model: one.clone().unwrap_or_default(),
+            stream: false,
+            body: Bytes::new(),
+        }),
+        pinned: Arc::clone(pinned),
+        dialect,
+        method: head.method,
+        path: head
+            .uri
+            .path_and_query()
+            .map_or_else(|| PATH.to_owned(), ToString::to_string),
+        headers: head.headers,
+        body: Bytes::new(),
+        hides_usage: false,
+        deadline: now.checked_add(cx.settings.request_timeout).unwrap_or(now),
+    };
+    match one {
+        Some(model) => retrieve(cx, &call, &model).await,
+        None => list(cx, &call).await,
+    }
+}
+
+async fn retrieve(
+    cx: &Rc<Context>,
+    call: &Call,
+    model: &str,
+) -> Result<Response<AnswerBody>, Failure> {
+    let caller = &call.facts.caller;
+    if caller.accounts.admits(caller.key.account, model).is_err() {
+        return Err(Failure::NoSuchModel(model.to_owned()));
+    }
+    let (index, pool) = usable(call, Some(model))?;
+    Ok(relay(
+        cx,
+        call,
+        attempt::run(cx, call, (index, pool)).await?,
+    ))
+}
+
+async fn list(cx: &Rc<Context>, call: &Call) -> Result<Response<AnswerBody>, Failure> {
+    let (index, pool) = usable(call, None)?;
+    let snapshot = &call.pinned.snapshot;
+    let provider_of = |key| {
+        snapshot
+            .upstream_keys
+            .get::<usize>(key)
+            .map(|key| key.provider.0)
+    };
+    let providers: BTreeSet<usize> = pool
+        .keys
+        .iter()
+        .filter_map(|key| provider_of(key.0))
+        .collect();
+    let several = providers.len() > 1;
+    let (mut models, mut failure) = (Vec::new(), None);
+    for provider in providers {
+        let keys = pool
+            .keys
+            .iter()
+            .copied()
+            .filter(|key| provider_of(key.0) == Some(provider))
+            .collect();
+        let own = Pool {
+            name: pool.name.clone(),
+            keys,
+        };
+        match attempt::run(cx, call, (index, &own)).await {
+            Ok(Answer::Coming(coming)) if coming.head.status == http::StatusCode::OK => {
+                match read(cx, call, coming).await {
+                    Some(found) => models.extend(found),
+                    None => {
+                        failure = Some(Failure::UpstreamFailed {
+                            attempts: 1,
+                            provider: String::new(),
+                            last: "its list of models cannot be read".to_owned(),
+                            timed_out: false,
+                        })
+                    }
+                }
+            }
+            Ok(other) if !several => return Ok(relay(cx, call, other)),
+            Ok(_) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(failure) if models.is_empty() => Err(failure),
+        _ => Ok(write(call, models)),
+    }
+}
+
+/// The pool that is asked.
+fn usable<'a>(call: &'a Call, model: Option<&str>) -> Result<(PoolIndex, &'a Pool), Failure> {
+    let found = call
+        .pinned
+        .snapshot
+        .pool(call.dialect, model)
+        .filter(|(_, pool)| !pool.keys.is_empty());
+    found.ok_or_else(|| Failure::NoUpstream {
+        what: format!("the dialect {}", call.dialect.as_str()),
+    })
+}
+
+async fn read(cx: &Rc<Context>, call: &Call, coming: Coming) -> Option<Vec<Value>> {
+    let Coming {
+        body,
+        mut meter,
+        lease,
+        upstream,
+        ..
+    } = coming;
+    let whole = timeout_at(call.deadline, Limited::new(body, LIST_BYTES).collect())
+        .await
+        .ok()
+        .and_then(Result::ok);
+    let Some(whole) = whole else {
+        meter.settle_unknown("upstream_cut");
+        return None;
+    };
+    meter.settle_free();
+    if let Some((_, provider)) = call.pinned.snapshot.upstream(upstream) {
+        cx.pool.put(provider, lease, cx.clock.monotonic());
+    }
+    match serde_json::from_slice::<Value>(&whole.to_bytes())
+        .ok()?
+        .get_mut("data")?
+        .take()
+    {
+        Value::Array(models) => Some(models),
+        _ => None,
+    }
+}
+
+/// The list in the shape of the dialect, each model once, and only such as the caller may use.
+fn write(call: &Call, models: Vec<Value>) -> Response<AnswerBody> {
+    let caller = &call.facts.caller;
+    let mut seen = BTreeSet::new();
+    let data: Vec<Value> = models
+        .into_iter()
+        .filter(|model| {
+            let id = model.get("id").and_then(Value::as_str).unwrap_or_default();
+            !id.is_empty()
+                && seen.insert(id.to_owned())
+                && caller.accounts.admits(caller.key.account, id).is_ok()
+        })
+        .collect();
+    let id = |model: Option<&Value>| {
+        model
+            .and_then(|model| model.get("id"))
+            .cloned()
+            .unwrap_or(Value::Null)
+    };
+    let list = match call.dialect {
+        Dialect::OpenaiChat => json!({ "object": "list", "data": data }),
+        Dialect::AnthropicMessages => {
+            json!({ "first_id": id(data.first()), "last_id": id(data.last()), "has_more": false, "data": data })
+        }
+    };
+    let mut response = Response::new(AnswerBody::whole(list.to_string().into()));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}

@@ -1,0 +1,185 @@
+//! Every failure as an answer in the caller's dialect: the one place that fixes its status, words and headers.
+
+use http::{HeaderValue, Response, StatusCode, header};
+use proxyxai_core::{
+    account::tree::AccountRefusal,
+    dialect::{
+        Dialect, Endpoint,
+        error::{self, ErrorCode},
+        intent::InvalidBody,
+    },
+};
+
+use crate::relay::AnswerBody;
+
+/// Why a request is not served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The head of the request is not one.
+    #[error("{0}")]
+    BadHead(&'static str),
+    /// The body cannot be read.
+    #[error("{0}")]
+    Body(#[from] InvalidBody),
+    /// The body did not come in time, or broke off.
+    #[error("the body of the request did not arrive; send it again")]
+    BodyLost,
+    /// The body is too large.
+    #[error("the body has more than {0} bytes; send less, or raise `body_limit`")]
+    TooLarge(usize),
+    /// The body is compressed.
+    #[error("compressed bodies are not read here; send the body without Content-Encoding")]
+    Encoded,
+    /// Nothing is at this path.
+    #[error(
+        "there is nothing at this path; OpenAI clients use the base /v1 (chat/completions, embeddings, models), Anthropic clients the base / (v1/messages, v1/models)"
+    )]
+    UnknownPath,
+    /// Something is at this path, for another method.
+    #[error("this path answers {} alone", .0.method())]
+    Method(Endpoint),
+    /// No key was shown.
+    #[error(
+        "no virtual key was sent; send it as `Authorization: Bearer sk-pxai-…` or as `x-api-key`"
+    )]
+    NoKey,
+    /// Two keys were shown that differ.
+    #[error("`Authorization` and `x-api-key` hold different keys; send one")]
+    TwoKeys,
+    /// The key does not exist.
+    #[error("the virtual key is not valid: {0}")]
+    WrongKey(String),
+    /// The key exists and is disabled.
+    #[error("the virtual key sk-pxai-{0}… is disabled; ask its administrator to enable it")]
+    KeyDisabled(String),
+    /// Wrong keys come from this address all the time.
+    #[error("too many keys that do not exist came from this address; wait ten seconds")]
+    Stranger,
+    /// The key's account may not do this.
+    #[error("{0}; ask its administrator")]
+    Account(AccountRefusal),
+    /// The model does not exist as far as this caller is concerned.
+    #[error("the model `{0}` does not exist, or this key may not use it")]
+    NoSuchModel(String),
+    /// It cannot be told whether the key exists.
+    #[error(
+        "the key cannot be checked now, as the control plane does not answer; try again in a second"
+    )]
+    KeyUnchecked,
+    /// The node has no configuration yet.
+    #[error("the gateway is starting and has no configuration yet; try again in a second")]
+    NotReady,
+    /// Too much is in flight.
+    #[error("the gateway is busy; try again in a second")]
+    Overloaded,
+    /// No upstream key serves the request.
+    #[error(
+        "no upstream key serves {what}; an administrator adds one with `xai provider create` and `xai upstream-key create`, or by XAI_KEYS at the start of `xai up`"
+    )]
+    NoUpstream {
+        /// The model or dialect.
+        what: String,
+    },
+    /// The last upstream key was refused by its provider.
+    #[error(
+        "the provider `{provider}` refuses the gateway's upstream key `{key}` (status {status}); an administrator must mend or disable that key; the caller's own key is good"
+    )]
+    UpstreamKeyRefused {
+        /// Its provider.
+        provider: String,
+        /// The upstream key.
+        key: String,
+        /// What the provider said.
+        status: u16,
+    },
+    /// All attempts failed.
+    #[error(
+        "all {attempts} attempts at upstream keys failed, the last one at provider `{provider}`: {last}"
+    )]
+    UpstreamFailed {
+        /// How many there were.
+        attempts: usize,
+        /// The provider of the last one.
+        provider: String,
+        /// How it failed.
+        last: String,
+        /// Whether it was time that ran out.
+        timed_out: bool,
+    },
+}
+
+impl Failure {
+    /// What it is in the words of machines.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::BadHead(_) | Self::Body(_) | Self::BodyLost => ErrorCode::InvalidRequest,
+            Self::TooLarge(_) => ErrorCode::TooLarge,
+            Self::Encoded => ErrorCode::UnsupportedEncoding,
+            Self::UnknownPath | Self::NoSuchModel(_) => ErrorCode::NotFound,
+            Self::Method(_) => ErrorCode::MethodNotAllowed,
+            Self::NoKey | Self::TwoKeys | Self::WrongKey(_) | Self::KeyDisabled(_) => {
+                ErrorCode::InvalidApiKey
+            }
+            Self::Stranger => ErrorCode::TooManyRequests,
+            Self::Account(AccountRefusal::ModelForbidden { .. }) => ErrorCode::ModelNotAllowed,
+            Self::Account(AccountRefusal::Suspended { .. } | AccountRefusal::Unknown) => {
+                ErrorCode::PermissionDenied
+            }
+            Self::KeyUnchecked | Self::NotReady | Self::Overloaded => ErrorCode::Unavailable,
+            Self::NoUpstream { .. } => ErrorCode::NoUpstream,
+            Self::UpstreamKeyRefused { .. } => ErrorCode::UpstreamKeyRefused,
+            Self::UpstreamFailed {
+                timed_out: true, ..
+            } => ErrorCode::UpstreamTimeout,
+            Self::UpstreamFailed {
+                timed_out: false, ..
+            } => ErrorCode::UpstreamFailed,
+        }
+    }
+
+    /// Seconds after which it may be tried again.
+    fn retry_after(&self) -> Option<&'static str> {
+        match self {
+            Self::KeyUnchecked | Self::NotReady | Self::Overloaded => Some("1"),
+            Self::Stranger => Some("10"),
+            _ => None,
+        }
+    }
+
+    /// Whether a client that tries again would only multiply what the gateway has tried.
+    fn retry_is_spent(&self) -> bool {
+        match self {
+            Self::UpstreamFailed { attempts, .. } => *attempts > 1,
+            Self::UpstreamKeyRefused { .. } | Self::NoUpstream { .. } => true,
+            _ => false,
+        }
+    }
+}
+
+/// The answer to a request that failed.
+pub(crate) fn respond(
+    failure: &Failure,
+    dialect: Dialect,
+    request_id: &str,
+) -> Response<AnswerBody> {
+    let code = failure.code();
+    let body = error::body(dialect, code, &failure.to_string(), request_id);
+    let mut response = Response::new(AnswerBody::whole(body.into()));
+    *response.status_mut() =
+        StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    if let Failure::Method(endpoint) = failure {
+        headers.insert(header::ALLOW, HeaderValue::from_static(endpoint.method()));
+    }
+    if let Some(seconds) = failure.retry_after() {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+    }
+    if failure.retry_is_spent() {
+        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    response
+}
