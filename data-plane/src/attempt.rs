@@ -53,7 +53,7 @@ pub(crate) struct Call {
 /// An answer that goes to the client.
 pub(crate) enum Answer {
     /// Its body is still coming.
-    Coming(Coming),
+    Coming(Box<Coming>),
     /// It was kept whole: an error of the provider.
     Kept(Kept),
 }
@@ -108,7 +108,7 @@ pub(crate) async fn run(
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
             Ok((response, lease)) => {
                 match weigh(cx, call, provider, response, lease, meter, upstream).await {
-                    Weighed::Answer(answer) => return Ok(*answer),
+                    Weighed::Answer(answer) => return Ok(answer),
                     Weighed::Discarded { end, detail, kept } => (end, detail, kept),
                 }
             }
@@ -216,7 +216,7 @@ fn build(
 
 /// What an answer's head, or the head of its stream, comes to.
 enum Weighed {
-    Answer(Box<Answer>),
+    Answer(Answer),
     Discarded {
         end: AttemptEnd,
         detail: String,
@@ -259,7 +259,7 @@ async fn weigh(
     if events && call.facts.stream && status == 200 {
         return hold_back(cx, call, coming).await;
     }
-    Weighed::Answer(Box::new(Answer::Coming(coming)))
+    Weighed::Answer(Answer::Coming(Box::new(coming)))
 }
 
 /// Holds the head of a stream back until its first event shows whether the answer has begun.
@@ -299,7 +299,7 @@ async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed
             FirstEvent::NeedMore if whole.len() < ERROR_BODY => held = BytesMut::from(whole),
             FirstEvent::NeedMore | FirstEvent::Content => {
                 coming.first = whole;
-                return Weighed::Answer(Box::new(Answer::Coming(coming)));
+                return Weighed::Answer(Answer::Coming(Box::new(coming)));
             }
             FirstEvent::Error { status, body } => return first_error(cx, coming, status, body),
         }
@@ -313,7 +313,7 @@ async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed
         );
     }
     coming.first = held.freeze();
-    Weighed::Answer(Box::new(Answer::Coming(coming)))
+    Weighed::Answer(Answer::Coming(Box::new(coming)))
 }
 
 trait FreezeWith {
@@ -365,7 +365,7 @@ fn first_error(cx: &Rc<Context>, coming: Coming, status: u16, body: Vec<u8>) -> 
         }
         Verdict::Return => {
             meter.settle_rejected("rejected");
-            Weighed::Answer(Box::new(Answer::Kept(kept)))
+            Weighed::Answer(Answer::Kept(kept))
         }
     }
 }

@@ -48,8 +48,11 @@ struct SocketDial {
     clock: Arc<dyn Clock>,
     timeout: Duration,
     tls: TlsConnector,
-    lookups: RefCell<HashMap<(String, u16), (Duration, Vec<SocketAddr>)>>,
+    lookups: RefCell<HashMap<(String, u16), Found>>,
 }
+
+/// When a name was looked up, and what it led to.
+type Found = (Duration, Vec<SocketAddr>);
 
 impl Dial for SocketDial {
     fn dial<'a>(

@@ -4,6 +4,7 @@
 //! listener, upstream connections and counters; what is shared is one pointer to an immutable snapshot. Configuration and usage
 //! travel on a runtime of their own.
 
+pub mod app;
 mod attempt;
 mod body;
 pub mod config;
@@ -16,6 +17,7 @@ mod meter;
 pub mod metrics;
 mod models;
 pub mod net;
+pub mod node;
 mod pool;
 mod relay;
 pub mod report;

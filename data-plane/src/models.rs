@@ -116,7 +116,7 @@ async fn list(cx: &Rc<Context>, call: &Call) -> Result<Response<AnswerBody>, Fai
         };
         match attempt::run(cx, call, (index, &own)).await {
             Ok(Answer::Coming(coming)) if coming.head.status == http::StatusCode::OK => {
-                match read(cx, call, coming).await {
+                match read(cx, call, *coming).await {
                     Some(found) => models.extend(found),
                     None => {
                         failure = Some(Failure::UpstreamFailed {
@@ -171,14 +171,8 @@ async fn read(cx: &Rc<Context>, call: &Call, coming: Coming) -> Option<Vec<Value
     if let Some((_, provider)) = call.pinned.snapshot.upstream(upstream) {
         cx.pool.put(provider, lease, cx.clock.monotonic());
     }
-    match serde_json::from_slice::<Value>(&whole.to_bytes())
-        .ok()?
-        .get_mut("data")?
-        .take()
-    {
-        Value::Array(models) => Some(models),
-        _ => None,
-    }
+    let mut list: Value = serde_json::from_slice(&whole.to_bytes()).ok()?;
+    list.get_mut("data")?.as_array_mut().map(std::mem::take)
 }
 
 /// The list in the shape of the dialect, each model once, and only such as the caller may use.

@@ -168,7 +168,7 @@ pub(crate) fn relay(cx: &Rc<Context>, call: &Call, answer: Answer) -> Response<A
                 headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
                 headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
             }
-            let mut response = Response::new(AnswerBody::relay(cx, call, status.as_u16(), coming));
+            let mut response = Response::new(AnswerBody::relay(cx, call, status.as_u16(), *coming));
             *response.status_mut() = status;
             *response.headers_mut() = headers;
             response

@@ -142,17 +142,29 @@ impl Failure {
         match self {
             Self::KeyUnchecked | Self::NotReady | Self::Overloaded => Some("1"),
             Self::Stranger => Some("10"),
-            _ => None,
+            Self::BadHead(_)
+            | Self::Body(_)
+            | Self::BodyLost
+            | Self::TooLarge(_)
+            | Self::Encoded
+            | Self::UnknownPath
+            | Self::Method(_)
+            | Self::NoKey
+            | Self::TwoKeys
+            | Self::WrongKey(_)
+            | Self::KeyDisabled(_)
+            | Self::Account(_)
+            | Self::NoSuchModel(_)
+            | Self::NoUpstream { .. }
+            | Self::UpstreamKeyRefused { .. }
+            | Self::UpstreamFailed { .. } => None,
         }
     }
 
     /// Whether a client that tries again would only multiply what the gateway has tried.
     fn retry_is_spent(&self) -> bool {
-        match self {
-            Self::UpstreamFailed { attempts, .. } => *attempts > 1,
-            Self::UpstreamKeyRefused { .. } | Self::NoUpstream { .. } => true,
-            _ => false,
-        }
+        let gave_up = matches!(self, Self::UpstreamFailed { attempts, .. } if *attempts > 1);
+        gave_up || matches!(self, Self::UpstreamKeyRefused { .. } | Self::NoUpstream { .. })
     }
 }
 

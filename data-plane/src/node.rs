@@ -1,0 +1,246 @@
+//! One node, put together but for threads and sockets: a simulation runs the same parts on one runtime.
+
+use std::{sync::Arc, time::Duration};
+
+use proxyxai_core::{
+    ports::{Clock, Random, random_bytes},
+    secret::SecretString,
+    snapshot::Version,
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::{
+    config::{ConfigHandle, ControlChannel, Identity, NodeCredential, NodeState, Subscriber},
+    context::{Context, Settings, Shared, Strangers},
+    keys::{Asker, KeyResolver},
+    metrics::{self, CoreCounters},
+    net::{DialFactory, Listener},
+    report::{self, Disk, EVENTS_KEEP, FileWork, Reporter},
+    serve::{self, Stop},
+};
+
+/// What a node is given to touch the world with.
+pub struct Ports {
+    /// Tells time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes ids.
+    pub random: Arc<dyn Random>,
+    /// The way to the control plane.
+    pub channel: Channel,
+    /// What the node shows there.
+    pub credential: SecretString,
+    /// Names the node; stays the same across starts.
+    pub node_id: String,
+    /// Holds the event files.
+    pub disk: Arc<dyn Disk>,
+    /// Where work on files is done.
+    pub file_work: FileWork,
+    /// Makes the dialler of each core.
+    pub dial: DialFactory,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The credential cannot be sent.
+    #[error(transparent)]
+    Credential(#[from] crate::config::control::InvalidCredential),
+    /// The event files cannot be used.
+    #[error(transparent)]
+    Events(#[from] report::OpenError),
+}
+
+/// A node that is ready to run.
+pub struct Node {
+    shared: Shared,
+    cores: Vec<Arc<CoreCounters>>,
+    channel: ControlChannel,
+    subscriber: Subscriber,
+    asker: Asker,
+    reporter: Reporter,
+}
+
+/// Puts a node together.
+///
+/// # Errors
+/// When its credential or its event files cannot be used.
+pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
+    let channel = NodeCredential::new(&ports.credential)?.on(ports.channel);
+    let (config, boot) = (ConfigHandle::new(), u128::from_le_bytes(random_bytes(&*ports.random)));
+    let identity = Identity { node_id: ports.node_id.clone(), boot_id: format!("{boot:032x}") };
+    let subscriber = Subscriber::new(channel.clone(), identity, config.clone(), Arc::clone(&ports.random));
+    let (keys, asker) = KeyResolver::new(config.clone());
+    let report = report::Ports {
+        disk: ports.disk,
+        work: ports.file_work,
+        channel: channel.clone(),
+        clock: Arc::clone(&ports.clock),
+        random: Arc::clone(&ports.random),
+    };
+    let (events, reporter) = report::open(&ports.node_id, EVENTS_KEEP, report)?;
+    let cores = std::iter::repeat_with(Arc::default).take(settings.cores.max(1)).collect();
+    let shared = Shared {
+        settings: Arc::new(settings),
+        clock: ports.clock,
+        random: ports.random,
+        config,
+        keys,
+        strangers: Strangers::new(),
+        events,
+        dial: ports.dial,
+    };
+    Ok(Node { shared, cores, channel, subscriber, asker, reporter })
+}
+
+/// The parts of a node, each to be run where it belongs.
+pub struct Parts {
+    /// One for each core.
+    pub cores: Vec<Core>,
+    /// Everything that is no request.
+    pub background: Background,
+    /// Looks at the node from outside.
+    pub handle: Handle,
+}
+
+impl Node {
+    /// Takes the node apart for running.
+    pub fn split(self) -> Parts {
+        let stop = Stop { drain: CancellationToken::new(), abort: CancellationToken::new() };
+        let core = |counters: &Arc<CoreCounters>| Core { shared: self.shared.clone(), counters: Arc::clone(counters), stop: stop.clone() };
+        Parts {
+            cores: self.cores.iter().map(core).collect(),
+            background: Background { channel: self.channel, subscriber: self.subscriber, asker: self.asker, reporter: self.reporter },
+            handle: Handle { shared: self.shared, cores: self.cores, stop },
+        }
+    }
+}
+
+/// What one core runs.
+pub struct Core {
+    shared: Shared,
+    counters: Arc<CoreCounters>,
+    stop: Stop,
+}
+
+impl Core {
+    /// Serves clients until drained. Needs a local task set around it.
+    pub async fn serve(self, listener: Listener) {
+        serve::serve(Context::new(self.shared, self.counters), listener, self.stop).await;
+    }
+}
+
+/// The config stream, look-ups of keys, and the report of usage.
+pub struct Background {
+    channel: ControlChannel,
+    subscriber: Subscriber,
+    asker: Asker,
+    reporter: Reporter,
+}
+
+impl Background {
+    /// Runs until `cores_done`, and then until the last usage is acknowledged, or ten seconds passed.
+    pub async fn run(self, cores_done: CancellationToken) {
+        let all_done = CancellationToken::new();
+        let report = async {
+            self.reporter.run(cores_done).await;
+            all_done.cancel();
+        };
+        tokio::join!(report, self.subscriber.run(all_done.clone()), self.asker.run(self.channel, all_done.clone()));
+    }
+}
+
+/// Looks at a node from outside, and stops it.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Shared,
+    cores: Vec<Arc<CoreCounters>>,
+    stop: Stop,
+}
+
+impl Handle {
+    /// Whether requests can be served.
+    pub fn is_ready(&self) -> bool {
+        self.shared.config.is_ready() && !self.stop.drain.is_cancelled()
+    }
+
+    /// Where the node stands with its configuration.
+    pub fn state(&self) -> NodeState {
+        self.shared.config.state()
+    }
+
+    /// The version that it serves from.
+    pub fn version(&self) -> Version {
+        self.shared.config.version()
+    }
+
+    /// How long requests in flight may take when the node stops.
+    pub fn drain_time(&self) -> Duration {
+        self.shared.settings.drain
+    }
+
+    /// Takes no new request; those in flight go on.
+    pub fn drain(&self) {
+        self.stop.drain.cancel();
+    }
+
+    /// Ends everything at once.
+    pub fn abort(&self) {
+        self.stop.abort.cancel();
+    }
+
+    /// Adds the node's metrics in Prometheus' text format.
+    pub fn metrics(&self, out: &mut String) {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        metrics::render(&self.cores, out);
+        let (config, keys, events) = (self.shared.config.counters(), self.shared.keys.counters(), self.shared.events.counters());
+        let counters: [(&str, &str, &AtomicU64); 12] = [
+            ("xai_config_applied_total", "Configurations put in force.", &config.applied),
+            ("xai_config_refused_total", "Configurations refused by the node.", &config.refused),
+            ("xai_config_disconnects_total", "Config streams that ended.", &config.disconnects),
+            ("xai_config_stale_total", "Times that the node lost its control plane.", &config.went_stale),
+            ("xai_key_lookups_remembered_total", "Unknown keys answered from memory.", &keys.hits),
+            ("xai_key_lookups_asked_total", "Unknown keys that the control plane was asked for.", &keys.misses),
+            ("xai_key_lookups_absent_total", "Keys that do not exist.", &keys.negative),
+            ("xai_key_lookups_unavailable_total", "Keys that could not be checked.", &keys.unavailable),
+            ("xai_usage_events_total", "Usage events handed in.", &events.queued),
+            ("xai_usage_events_durable_total", "Usage events written to a file and synced.", &events.durable),
+            ("xai_usage_events_acknowledged_total", "Usage events durable at the control plane.", &events.acknowledged),
+            ("xai_usage_events_lost_total", "Usage events lost; anything but 0 is an alarm.", &events.lost),
+        ];
+        for (name, help, value) in counters {
+            metrics::head(out, name, "counter", help);
+            metrics::line(out, name, "", value.load(Ordering::Relaxed));
+        }
+        metrics::head(out, "xai_usage_events_waiting", "gauge", "Usage events that are not durable yet.");
+        metrics::line(out, "xai_usage_events_waiting", "", u64::try_from(self.shared.events.waiting()).unwrap_or(u64::MAX));
+        metrics::head(out, "xai_node_state", "gauge", "1 for the state that the node is in.");
+        for state in NodeState::ALL {
+            let labels = format!("{{state=\"{}\"}}", state.as_str());
+            metrics::line(out, "xai_node_state", &labels, u64::from(state == self.state()));
+        }
+    }
+
+    /// What the node serves from, without secrets.
+    pub fn config_dump(&self) -> Value {
+        let pinned = self.shared.config.current();
+        let snapshot = &pinned.snapshot;
+        let provider = |at: usize| snapshot.providers.get(at).map(|p| p.id.to_string()).unwrap_or_default();
+        json!({
+            "state": self.state().as_str(),
+            "version": snapshot.version.to_string(),
+            "digest": format!("{:?}", snapshot.digest),
+            "accounts": snapshot.accounts.all().map(|at| snapshot.accounts.path(at)).take(1000).collect::<Vec<_>>(),
+            "virtual_keys": snapshot.keys.len(),
+            "providers": snapshot.providers.iter().map(|p| json!({
+                "id": &*p.id, "kind": p.kind.as_str(), "base_url": p.base.to_string(), "disabled": p.disabled,
+            })).collect::<Vec<_>>(),
+            "upstream_keys": snapshot.upstream_keys.iter().map(|key| json!({
+                "id": &*key.id, "provider": provider(key.provider.0), "disabled": key.disabled,
+            })).collect::<Vec<_>>(),
+            "pools": snapshot.pools.iter().map(|pool| json!({ "name": pool.name, "keys": pool.keys.len() })).collect::<Vec<_>>(),
+            "prices": { "version": snapshot.prices.version, "date": snapshot.prices.date, "models": snapshot.prices.len() },
+        })
+    }
+}
