@@ -7,12 +7,7 @@ use std::{
 };
 
 use socket2::{Domain, Socket, Type};
-use tokio::{
-    net::TcpListener,
-    sync::oneshot,
-    task::LocalSet,
-    time::timeout,
-};
+use tokio::{net::TcpListener, sync::oneshot, task::LocalSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -55,7 +50,9 @@ fn another(_: &[StdListener], address: SocketAddr) -> io::Result<StdListener> {
 
 #[cfg(not(target_os = "linux"))]
 fn another(listeners: &[StdListener], address: SocketAddr) -> io::Result<StdListener> {
-    listeners.first().map_or_else(|| listen(address, false), StdListener::try_clone)
+    listeners
+        .first()
+        .map_or_else(|| listen(address, false), StdListener::try_clone)
 }
 
 fn listen(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
@@ -91,26 +88,41 @@ pub struct Running {
 /// # Errors
 /// When the system gives no thread.
 pub fn start(node: Node, bound: Bound) -> io::Result<(Running, impl Future<Output = ()>)> {
-    let Parts { cores, background, handle } = node.split();
+    let Parts {
+        cores,
+        background,
+        handle,
+    } = node.split();
     let mut ends = Vec::with_capacity(cores.len());
     for (number, (core, listener)) in cores.into_iter().zip(bound.listeners).enumerate() {
         let (ended, end) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name(format!("core-{number}")).spawn(move || {
-            let serve = async {
-                match TcpListener::from_std(listener) {
-                    Ok(listener) => core.serve(Listener::Tcp(listener)).await,
-                    Err(error) => tracing::error!(%error, "a core cannot listen"),
-                }
-            };
-            LocalSet::new().block_on(&runtime, serve);
-            let _whoever_waits_may_be_gone = ended.send(());
-        })?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        thread::Builder::new()
+            .name(format!("core-{number}"))
+            .spawn(move || {
+                let serve = async {
+                    match TcpListener::from_std(listener) {
+                        Ok(listener) => core.serve(Listener::Tcp(listener)).await,
+                        Err(error) => tracing::error!(%error, "a core cannot listen"),
+                    }
+                };
+                LocalSet::new().block_on(&runtime, serve);
+                let _whoever_waits_may_be_gone = ended.send(());
+            })?;
         ends.push(end);
     }
     let cores_done = CancellationToken::new();
     let background = background.run(cores_done.clone());
-    Ok((Running { handle, cores: ends, cores_done }, background))
+    Ok((
+        Running {
+            handle,
+            cores: ends,
+            cores_done,
+        },
+        background,
+    ))
 }
 
 impl Running {
@@ -118,14 +130,20 @@ impl Running {
     /// after this.
     pub async fn drain(self) {
         self.handle.drain();
-        let Self { handle, cores, cores_done } = self;
+        let Self {
+            handle,
+            cores,
+            cores_done,
+        } = self;
         let mut ended = std::pin::pin!(async {
             for core in cores {
                 let _a_core_that_broke_off_has_ended_too = core.await;
             }
         });
         if timeout(handle.drain_time(), ended.as_mut()).await.is_err() {
-            tracing::warn!("requests were still in flight when the time to drain was over; they were ended");
+            tracing::warn!(
+                "requests were still in flight when the time to drain was over; they were ended"
+            );
             handle.abort();
             ended.await;
         }

@@ -68,9 +68,20 @@ pub struct Node {
 /// When its credential or its event files cannot be used.
 pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
     let channel = NodeCredential::new(&ports.credential)?.on(ports.channel);
-    let (config, boot) = (ConfigHandle::new(), u128::from_le_bytes(random_bytes(&*ports.random)));
-    let identity = Identity { node_id: ports.node_id.clone(), boot_id: format!("{boot:032x}") };
-    let subscriber = Subscriber::new(channel.clone(), identity, config.clone(), Arc::clone(&ports.random));
+    let (config, boot) = (
+        ConfigHandle::new(),
+        u128::from_le_bytes(random_bytes(&*ports.random)),
+    );
+    let identity = Identity {
+        node_id: ports.node_id.clone(),
+        boot_id: format!("{boot:032x}"),
+    };
+    let subscriber = Subscriber::new(
+        channel.clone(),
+        identity,
+        config.clone(),
+        Arc::clone(&ports.random),
+    );
     let (keys, asker) = KeyResolver::new(config.clone());
     let report = report::Ports {
         disk: ports.disk,
@@ -80,7 +91,9 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
         random: Arc::clone(&ports.random),
     };
     let (events, reporter) = report::open(&ports.node_id, EVENTS_KEEP, report)?;
-    let cores = std::iter::repeat_with(Arc::default).take(settings.cores.max(1)).collect();
+    let cores = std::iter::repeat_with(Arc::default)
+        .take(settings.cores.max(1))
+        .collect();
     let shared = Shared {
         settings: Arc::new(settings),
         clock: ports.clock,
@@ -91,7 +104,14 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
         events,
         dial: ports.dial,
     };
-    Ok(Node { shared, cores, channel, subscriber, asker, reporter })
+    Ok(Node {
+        shared,
+        cores,
+        channel,
+        subscriber,
+        asker,
+        reporter,
+    })
 }
 
 /// The parts of a node, each to be run where it belongs.
@@ -107,12 +127,28 @@ pub struct Parts {
 impl Node {
     /// Takes the node apart for running.
     pub fn split(self) -> Parts {
-        let stop = Stop { drain: CancellationToken::new(), abort: CancellationToken::new() };
-        let core = |counters: &Arc<CoreCounters>| Core { shared: self.shared.clone(), counters: Arc::clone(counters), stop: stop.clone() };
+        let stop = Stop {
+            drain: CancellationToken::new(),
+            abort: CancellationToken::new(),
+        };
+        let core = |counters: &Arc<CoreCounters>| Core {
+            shared: self.shared.clone(),
+            counters: Arc::clone(counters),
+            stop: stop.clone(),
+        };
         Parts {
             cores: self.cores.iter().map(core).collect(),
-            background: Background { channel: self.channel, subscriber: self.subscriber, asker: self.asker, reporter: self.reporter },
-            handle: Handle { shared: self.shared, cores: self.cores, stop },
+            background: Background {
+                channel: self.channel,
+                subscriber: self.subscriber,
+                asker: self.asker,
+                reporter: self.reporter,
+            },
+            handle: Handle {
+                shared: self.shared,
+                cores: self.cores,
+                stop,
+            },
         }
     }
 }
@@ -127,7 +163,12 @@ pub struct Core {
 impl Core {
     /// Serves clients until drained. Needs a local task set around it.
     pub async fn serve(self, listener: Listener) {
-        serve::serve(Context::new(self.shared, self.counters), listener, self.stop).await;
+        serve::serve(
+            Context::new(self.shared, self.counters),
+            listener,
+            self.stop,
+        )
+        .await;
     }
 }
 
@@ -147,7 +188,11 @@ impl Background {
             self.reporter.run(cores_done).await;
             all_done.cancel();
         };
-        tokio::join!(report, self.subscriber.run(all_done.clone()), self.asker.run(self.channel, all_done.clone()));
+        tokio::join!(
+            report,
+            self.subscriber.run(all_done.clone()),
+            self.asker.run(self.channel, all_done.clone())
+        );
     }
 }
 
@@ -194,31 +239,103 @@ impl Handle {
     pub fn metrics(&self, out: &mut String) {
         use std::sync::atomic::{AtomicU64, Ordering};
         metrics::render(&self.cores, out);
-        let (config, keys, events) = (self.shared.config.counters(), self.shared.keys.counters(), self.shared.events.counters());
+        let (config, keys, events) = (
+            self.shared.config.counters(),
+            self.shared.keys.counters(),
+            self.shared.events.counters(),
+        );
         let counters: [(&str, &str, &AtomicU64); 12] = [
-            ("xai_config_applied_total", "Configurations put in force.", &config.applied),
-            ("xai_config_refused_total", "Configurations refused by the node.", &config.refused),
-            ("xai_config_disconnects_total", "Config streams that ended.", &config.disconnects),
-            ("xai_config_stale_total", "Times that the node lost its control plane.", &config.went_stale),
-            ("xai_key_lookups_remembered_total", "Unknown keys answered from memory.", &keys.hits),
-            ("xai_key_lookups_asked_total", "Unknown keys that the control plane was asked for.", &keys.misses),
-            ("xai_key_lookups_absent_total", "Keys that do not exist.", &keys.negative),
-            ("xai_key_lookups_unavailable_total", "Keys that could not be checked.", &keys.unavailable),
-            ("xai_usage_events_total", "Usage events handed in.", &events.queued),
-            ("xai_usage_events_durable_total", "Usage events written to a file and synced.", &events.durable),
-            ("xai_usage_events_acknowledged_total", "Usage events durable at the control plane.", &events.acknowledged),
-            ("xai_usage_events_lost_total", "Usage events lost; anything but 0 is an alarm.", &events.lost),
+            (
+                "xai_config_applied_total",
+                "Configurations put in force.",
+                &config.applied,
+            ),
+            (
+                "xai_config_refused_total",
+                "Configurations refused by the node.",
+                &config.refused,
+            ),
+            (
+                "xai_config_disconnects_total",
+                "Config streams that ended.",
+                &config.disconnects,
+            ),
+            (
+                "xai_config_stale_total",
+                "Times that the node lost its control plane.",
+                &config.went_stale,
+            ),
+            (
+                "xai_key_lookups_remembered_total",
+                "Unknown keys answered from memory.",
+                &keys.hits,
+            ),
+            (
+                "xai_key_lookups_asked_total",
+                "Unknown keys that the control plane was asked for.",
+                &keys.misses,
+            ),
+            (
+                "xai_key_lookups_absent_total",
+                "Keys that do not exist.",
+                &keys.negative,
+            ),
+            (
+                "xai_key_lookups_unavailable_total",
+                "Keys that could not be checked.",
+                &keys.unavailable,
+            ),
+            (
+                "xai_usage_events_total",
+                "Usage events handed in.",
+                &events.queued,
+            ),
+            (
+                "xai_usage_events_durable_total",
+                "Usage events written to a file and synced.",
+                &events.durable,
+            ),
+            (
+                "xai_usage_events_acknowledged_total",
+                "Usage events durable at the control plane.",
+                &events.acknowledged,
+            ),
+            (
+                "xai_usage_events_lost_total",
+                "Usage events lost; anything but 0 is an alarm.",
+                &events.lost,
+            ),
         ];
         for (name, help, value) in counters {
             metrics::head(out, name, "counter", help);
             metrics::line(out, name, "", value.load(Ordering::Relaxed));
         }
-        metrics::head(out, "xai_usage_events_waiting", "gauge", "Usage events that are not durable yet.");
-        metrics::line(out, "xai_usage_events_waiting", "", u64::try_from(self.shared.events.waiting()).unwrap_or(u64::MAX));
-        metrics::head(out, "xai_node_state", "gauge", "1 for the state that the node is in.");
+        metrics::head(
+            out,
+            "xai_usage_events_waiting",
+            "gauge",
+            "Usage events that are not durable yet.",
+        );
+        metrics::line(
+            out,
+            "xai_usage_events_waiting",
+            "",
+            u64::try_from(self.shared.events.waiting()).unwrap_or(u64::MAX),
+        );
+        metrics::head(
+            out,
+            "xai_node_state",
+            "gauge",
+            "1 for the state that the node is in.",
+        );
         for state in NodeState::ALL {
             let labels = format!("{{state=\"{}\"}}", state.as_str());
-            metrics::line(out, "xai_node_state", &labels, u64::from(state == self.state()));
+            metrics::line(
+                out,
+                "xai_node_state",
+                &labels,
+                u64::from(state == self.state()),
+            );
         }
     }
 
@@ -226,7 +343,13 @@ impl Handle {
     pub fn config_dump(&self) -> Value {
         let pinned = self.shared.config.current();
         let snapshot = &pinned.snapshot;
-        let provider = |at: usize| snapshot.providers.get(at).map(|p| p.id.to_string()).unwrap_or_default();
+        let provider = |at: usize| {
+            snapshot
+                .providers
+                .get(at)
+                .map(|p| p.id.to_string())
+                .unwrap_or_default()
+        };
         json!({
             "state": self.state().as_str(),
             "version": snapshot.version.to_string(),

@@ -164,7 +164,11 @@ impl Failure {
     /// Whether a client that tries again would only multiply what the gateway has tried.
     fn retry_is_spent(&self) -> bool {
         let gave_up = matches!(self, Self::UpstreamFailed { attempts, .. } if *attempts > 1);
-        gave_up || matches!(self, Self::UpstreamKeyRefused { .. } | Self::NoUpstream { .. })
+        gave_up
+            || matches!(
+                self,
+                Self::UpstreamKeyRefused { .. } | Self::NoUpstream { .. }
+            )
     }
 }
 

@@ -28,7 +28,11 @@ pub(crate) struct Piece {
 
 impl Piece {
     pub(crate) fn now(bytes: impl Into<Bytes>, output: u64) -> Self {
-        Self { bytes: bytes.into(), output, delay: Duration::ZERO }
+        Self {
+            bytes: bytes.into(),
+            output,
+            delay: Duration::ZERO,
+        }
     }
 }
 
@@ -53,18 +57,35 @@ impl SimBody {
     pub(crate) fn free(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let length = u64::try_from(bytes.len()).ok();
-        Self { pieces: VecDeque::from([Piece::now(bytes, 0)]), cut_at: None, stall_at: None, sent: 0, waiting: None, billing: None, length }
+        Self {
+            pieces: VecDeque::from([Piece::now(bytes, 0)]),
+            cut_at: None,
+            stall_at: None,
+            sent: 0,
+            waiting: None,
+            billing: None,
+            length,
+        }
     }
 
     /// A body that is billed; `row` says what it costs before the first token of output.
-    pub(crate) fn billed(state: &Arc<State>, row: BillRow, pieces: Vec<Piece>, length: Option<u64>, fault: &Fault) -> Self {
+    pub(crate) fn billed(
+        state: &Arc<State>,
+        row: BillRow,
+        pieces: Vec<Piece>,
+        length: Option<u64>,
+        fault: &Fault,
+    ) -> Self {
         Self {
             pieces: pieces.into(),
             cut_at: fault.cut_at_byte,
             stall_at: fault.stall_at_byte,
             sent: 0,
             waiting: None,
-            billing: Some(Billing { state: Arc::clone(state), row }),
+            billing: Some(Billing {
+                state: Arc::clone(state),
+                row,
+            }),
             length,
         }
     }
@@ -78,7 +99,10 @@ impl Body for SimBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, task: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
         let Some(next) = this.pieces.front() else {
             if let Some(billing) = &mut this.billing {
@@ -101,7 +125,10 @@ impl Body for SimBody {
             }
             this.waiting = None;
         }
-        let (cut, stall) = (this.is_past(this.cut_at, length), this.is_past(this.stall_at, length));
+        let (cut, stall) = (
+            this.is_past(this.cut_at, length),
+            this.is_past(this.stall_at, length),
+        );
         let mut bytes = match this.pieces.pop_front() {
             Some(piece) => {
                 if let Some(billing) = &mut this.billing {

@@ -34,7 +34,8 @@ pub(crate) fn answer(state: &Arc<State>, path: &str, body: &[u8]) -> Response<Si
         "/_sim/bill" => serde_json::to_value(&state.lock().bill),
         "/_sim/requests" => {
             let inner = state.lock();
-            serde_json::to_value(&inner.seen).map(|requests| json!({ "count": inner.count, "requests": requests }))
+            serde_json::to_value(&inner.seen)
+                .map(|requests| json!({ "count": inner.count, "requests": requests }))
         }
         "/_sim/reset" => {
             let mut inner = state.lock();
@@ -48,6 +49,9 @@ pub(crate) fn answer(state: &Arc<State>, path: &str, body: &[u8]) -> Response<Si
     };
     match result {
         Ok(value) => answer_json(200, SimBody::free(value.to_string())),
-        Err(error) => answer_json(400, SimBody::free(json!({ "error": error.to_string() }).to_string())),
+        Err(error) => answer_json(
+            400,
+            SimBody::free(json!({ "error": error.to_string() }).to_string()),
+        ),
     }
 }

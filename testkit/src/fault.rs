@@ -33,7 +33,10 @@ pub struct Fault {
 impl Fault {
     /// A status.
     pub fn status(status: u16) -> Self {
-        Self { status: Some(status), ..Self::default() }
+        Self {
+            status: Some(status),
+            ..Self::default()
+        }
     }
 }
 
@@ -57,7 +60,10 @@ pub(crate) struct Script {
 impl Script {
     /// The next requests of this key meet these faults, one each; `*` means the next requests of any key.
     pub(crate) fn push(&mut self, key: &str, faults: impl IntoIterator<Item = Fault>) {
-        self.queues.entry(key.to_owned()).or_default().extend(faults);
+        self.queues
+            .entry(key.to_owned())
+            .or_default()
+            .extend(faults);
     }
 
     /// From now on, a share of all requests.
@@ -73,7 +79,9 @@ impl Script {
                 return fault;
             }
         }
-        let Some((chaos, state)) = &mut self.chaos else { return Fault::default() };
+        let Some((chaos, state)) = &mut self.chaos else {
+            return Fault::default();
+        };
         let mut roll = u16::try_from(random(state) % 1000).unwrap_or(0);
         for (share, fault) in &chaos.per_mille {
             if roll < *share {

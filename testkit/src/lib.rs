@@ -3,8 +3,8 @@
 //! It depends on none of our other crates, so it is an independent witness: what it says a provider would charge was not counted by
 //! the code that is tested. `xai sim` and `xai up --demo` run it too. `testkit/README.md` tells how to steer it over HTTP.
 
-mod anthropic;
 mod answer;
+mod anthropic;
 pub mod bill;
 mod control;
 pub mod fault;

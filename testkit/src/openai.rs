@@ -11,19 +11,37 @@ use crate::{
     sim::{Call, events, json as answer_json},
 };
 
-const MODELS: [&str; 7] = ["gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "gpt-5", "o3-mini", "text-embedding-3-small"];
+const MODELS: [&str; 7] = [
+    "gpt-4o",
+    "gpt-4o-mini",
+    "gpt-4.1",
+    "gpt-4.1-mini",
+    "gpt-5",
+    "o3-mini",
+    "text-embedding-3-small",
+];
 const CREATED: u64 = 1_760_000_000;
 
 /// Answers a request.
 pub(crate) fn answer(call: &Call) -> Response<SimBody> {
     match call.path.as_str() {
         "/v1/models" => list(),
-        path if path.starts_with("/v1/models/") => retrieve(call, path.trim_start_matches("/v1/models/")),
+        path if path.starts_with("/v1/models/") => {
+            retrieve(call, path.trim_start_matches("/v1/models/"))
+        }
         "/v1/chat/completions" | "/v1/embeddings" => {
             let Ok(request) = serde_json::from_slice::<Value>(&call.body) else {
-                return error(call, 400, Some("We could not parse the JSON body of your request."));
+                return error(
+                    call,
+                    400,
+                    Some("We could not parse the JSON body of your request."),
+                );
             };
-            if call.path.ends_with("embeddings") { embeddings(call, &request) } else { chat(call, &request) }
+            if call.path.ends_with("embeddings") {
+                embeddings(call, &request)
+            } else {
+                chat(call, &request)
+            }
         }
         _ => error(call, 404, Some("Invalid URL")),
     }
@@ -35,34 +53,88 @@ pub(crate) fn error(call: &Call, status: u16, message: Option<&str>) -> Response
         return answer_json(status, SimBody::free(body.clone()));
     }
     let (kind, code, usual) = words_of(status);
-    let code = if status == 404 && message.is_none() { Some("model_not_found") } else { code };
+    let code = if status == 404 && message.is_none() {
+        Some("model_not_found")
+    } else {
+        code
+    };
     let body = json!({ "error": { "message": message.unwrap_or(usual), "type": kind, "param": null, "code": code } });
-    answer_json(status, SimBody::free(serde_json::to_vec_pretty(&body).unwrap_or_default()))
+    answer_json(
+        status,
+        SimBody::free(serde_json::to_vec_pretty(&body).unwrap_or_default()),
+    )
 }
 
 fn words_of(status: u16) -> (&'static str, Option<&'static str>, &'static str) {
     match status {
-        400 => ("invalid_request_error", Some("invalid_value"), "Invalid value in the request."),
-        401 => ("invalid_request_error", Some("invalid_api_key"), "Incorrect API key provided: sk-sim***. You can find your API key at https://platform.openai.com/account/api-keys."),
-        402 => ("insufficient_quota", Some("insufficient_quota"), "You have run out of credits."),
-        403 => ("invalid_request_error", Some("unsupported_country_region_territory"), "Country, region, or territory not supported"),
-        404 => ("invalid_request_error", None, "The model does not exist or you do not have access to it."),
-        409 => ("invalid_request_error", Some("conflict"), "The resource was changed meanwhile."),
-        422 => ("invalid_request_error", Some("unprocessable"), "The request cannot be processed."),
-        429 => ("requests", Some("rate_limit_exceeded"), "Rate limit reached for requests. Please try again in 6ms."),
-        503 => ("server_error", Some("server_is_overloaded"), "The engine is currently overloaded, please try again later"),
-        500.. => ("server_error", None, "The server had an error while processing your request. Sorry about that!"),
+        400 => (
+            "invalid_request_error",
+            Some("invalid_value"),
+            "Invalid value in the request.",
+        ),
+        401 => (
+            "invalid_request_error",
+            Some("invalid_api_key"),
+            "Incorrect API key provided: sk-sim***. You can find your API key at https://platform.openai.com/account/api-keys.",
+        ),
+        402 => (
+            "insufficient_quota",
+            Some("insufficient_quota"),
+            "You have run out of credits.",
+        ),
+        403 => (
+            "invalid_request_error",
+            Some("unsupported_country_region_territory"),
+            "Country, region, or territory not supported",
+        ),
+        404 => (
+            "invalid_request_error",
+            None,
+            "The model does not exist or you do not have access to it.",
+        ),
+        409 => (
+            "invalid_request_error",
+            Some("conflict"),
+            "The resource was changed meanwhile.",
+        ),
+        422 => (
+            "invalid_request_error",
+            Some("unprocessable"),
+            "The request cannot be processed.",
+        ),
+        429 => (
+            "requests",
+            Some("rate_limit_exceeded"),
+            "Rate limit reached for requests. Please try again in 6ms.",
+        ),
+        503 => (
+            "server_error",
+            Some("server_is_overloaded"),
+            "The engine is currently overloaded, please try again later",
+        ),
+        500.. => (
+            "server_error",
+            None,
+            "The server had an error while processing your request. Sorry about that!",
+        ),
         _ => ("invalid_request_error", None, "The request was refused."),
     }
 }
 
 fn list() -> Response<SimBody> {
     let data: Vec<Value> = MODELS.iter().map(|id| model(id)).collect();
-    answer_json(200, SimBody::free(json!({ "object": "list", "data": data }).to_string()))
+    answer_json(
+        200,
+        SimBody::free(json!({ "object": "list", "data": data }).to_string()),
+    )
 }
 
 fn retrieve(call: &Call, id: &str) -> Response<SimBody> {
-    if MODELS.contains(&id) { answer_json(200, SimBody::free(model(id).to_string())) } else { error(call, 404, None) }
+    if MODELS.contains(&id) {
+        answer_json(200, SimBody::free(model(id).to_string()))
+    } else {
+        error(call, 404, None)
+    }
 }
 
 fn model(id: &str) -> Value {
@@ -82,7 +154,9 @@ fn embeddings(call: &Call, request: &Value) -> Response<SimBody> {
     } else {
         json!(numbers)
     };
-    let data: Vec<Value> = (0..inputs).map(|index| json!({ "object": "embedding", "index": index, "embedding": vector })).collect();
+    let data: Vec<Value> = (0..inputs)
+        .map(|index| json!({ "object": "embedding", "index": index, "embedding": vector }))
+        .collect();
     let input = input_tokens(request);
     let mut answer = json!({ "object": "list", "data": data, "model": model, "usage": { "prompt_tokens": input, "total_tokens": input } });
     strip_usage(call, &mut answer);
@@ -95,8 +169,14 @@ fn chat(call: &Call, request: &Value) -> Response<SimBody> {
         return error(call, 400, Some("you must provide a model parameter"));
     }
     let wish = Wish::of(request);
-    let cap = ["max_completion_tokens", "max_tokens"].iter().find_map(|key| request.get(*key).and_then(Value::as_u64));
-    let choices = request.get("n").and_then(Value::as_u64).unwrap_or(1).clamp(1, 128);
+    let cap = ["max_completion_tokens", "max_tokens"]
+        .iter()
+        .find_map(|key| request.get(*key).and_then(Value::as_u64));
+    let choices = request
+        .get("n")
+        .and_then(Value::as_u64)
+        .unwrap_or(1)
+        .clamp(1, 128);
     let shape = Chat {
         tool: tool_of(request),
         shown: wish.tokens.min(cap.unwrap_or(u64::MAX)),
@@ -106,9 +186,16 @@ fn chat(call: &Call, request: &Value) -> Response<SimBody> {
         model,
         wish,
     };
-    if request.get("stream").and_then(Value::as_bool).unwrap_or(false) {
+    if request
+        .get("stream")
+        .and_then(Value::as_bool)
+        .unwrap_or(false)
+    {
         let options = request.get("stream_options");
-        let usage = options.and_then(|options| options.get("include_usage")).and_then(Value::as_bool).unwrap_or(false);
+        let usage = options
+            .and_then(|options| options.get("include_usage"))
+            .and_then(Value::as_bool)
+            .unwrap_or(false);
         return shape.streamed(call, usage);
     }
     shape.plain(call)
@@ -141,8 +228,13 @@ impl Chat {
     }
 
     fn output(&self) -> u64 {
-        let each = if self.tool.is_some() { tokens(self.arguments()) } else { self.shown };
-        each.saturating_mul(self.choices).saturating_add(self.wish.reasoning)
+        let each = if self.tool.is_some() {
+            tokens(self.arguments())
+        } else {
+            self.shown
+        };
+        each.saturating_mul(self.choices)
+            .saturating_add(self.wish.reasoning)
     }
 
     fn usage(&self) -> Value {
@@ -156,9 +248,13 @@ impl Chat {
 
     fn plain(&self, call: &Call) -> Response<SimBody> {
         let message = match &self.tool {
-            Some(name) => json!({ "role": "assistant", "content": null, "refusal": null, "tool_calls": [
-                { "id": "call_sim1", "type": "function", "function": { "name": name, "arguments": self.arguments() } }] }),
-            None => json!({ "role": "assistant", "content": words(self.shown).collect::<String>(), "refusal": null, "annotations": [] }),
+            Some(name) => {
+                json!({ "role": "assistant", "content": null, "refusal": null, "tool_calls": [
+                { "id": "call_sim1", "type": "function", "function": { "name": name, "arguments": self.arguments() } }] })
+            }
+            None => {
+                json!({ "role": "assistant", "content": words(self.shown).collect::<String>(), "refusal": null, "annotations": [] })
+            }
         };
         let choices: Vec<Value> = (0..self.choices)
             .map(|index| json!({ "index": index, "message": message, "logprobs": null, "finish_reason": self.finish() }))
@@ -168,7 +264,14 @@ impl Chat {
             "choices": choices, "usage": self.usage(), "service_tier": "default", "system_fingerprint": "fp_sim",
         });
         strip_usage(call, &mut answer);
-        whole(call, &self.model, self.input, self.wish.cached.min(self.input), self.output(), answer.to_string())
+        whole(
+            call,
+            &self.model,
+            self.input,
+            self.wish.cached.min(self.input),
+            self.output(),
+            answer.to_string(),
+        )
     }
 
     fn streamed(&self, call: &Call, with_usage: bool) -> Response<SimBody> {
@@ -179,18 +282,27 @@ impl Chat {
         let delay = Duration::from_millis(self.wish.delay_ms);
         let mut pieces = Vec::new();
         for index in 0..self.choices {
-            pieces.push(self.chunk(call, index, json!({ "role": "assistant", "content": "", "refusal": null }), None, with_usage, 0));
+            pieces.push(self.chunk(
+                call,
+                index,
+                json!({ "role": "assistant", "content": "", "refusal": null }),
+                None,
+                with_usage,
+                0,
+            ));
             if let Some(name) = &self.tool {
                 let call_delta = |delta: Value| json!({ "tool_calls": [delta] });
                 let opened = json!({ "index": 0, "id": "call_sim1", "type": "function", "function": { "name": name, "arguments": "" } });
                 pieces.push(self.chunk(call, index, call_delta(opened), None, with_usage, 0));
                 for part in [r#"{"city":"#, r#""Lisbon"}"#] {
-                    let delta = call_delta(json!({ "index": 0, "function": { "arguments": part } }));
+                    let delta =
+                        call_delta(json!({ "index": 0, "function": { "arguments": part } }));
                     pieces.push(self.chunk(call, index, delta, None, with_usage, tokens(part)));
                 }
             } else {
                 for word in words(self.shown) {
-                    let piece = self.chunk(call, index, json!({ "content": word }), None, with_usage, 1);
+                    let piece =
+                        self.chunk(call, index, json!({ "content": word }), None, with_usage, 1);
                     pieces.push(Piece { delay, ..piece });
                 }
             }
@@ -209,7 +321,10 @@ impl Chat {
         pieces.push(Piece::now("data: [DONE]\n\n", 0));
         if call.fault.malformed {
             pieces.truncate(2);
-            pieces.push(Piece::now("data: {\"id\":\"chatcmpl\",\"choices\":[{\n\n", 0));
+            pieces.push(Piece::now(
+                "data: {\"id\":\"chatcmpl\",\"choices\":[{\n\n",
+                0,
+            ));
         }
         let cached = self.wish.cached.min(self.input);
         let mut row = call.row(&self.model, self.input.saturating_sub(cached));
@@ -218,7 +333,15 @@ impl Chat {
         events(SimBody::billed(&call.state, row, pieces, None, &call.fault))
     }
 
-    fn chunk(&self, call: &Call, index: u64, delta: Value, finish: Option<&str>, with_usage: bool, output: u64) -> Piece {
+    fn chunk(
+        &self,
+        call: &Call,
+        index: u64,
+        delta: Value,
+        finish: Option<&str>,
+        with_usage: bool,
+        output: u64,
+    ) -> Piece {
         // Written as OpenAI orders it, since clients may show what they get.
         let usage = if with_usage { ",\"usage\":null" } else { "" };
         let finish = finish.map_or("null".to_owned(), |finish| format!("\"{finish}\""));
@@ -233,23 +356,52 @@ impl Chat {
 
 /// The tool to call: any that is asked for by `tool_choice`.
 fn tool_of(request: &Value) -> Option<String> {
-    let wanted = match request.get("tool_choice")? {
-        Value::String(choice) if choice == "required" => None,
-        Value::Object(choice) => choice.get("function").and_then(|f| f.get("name")).and_then(Value::as_str),
-        _ => return None,
-    };
-    let first = request.get("tools")?.as_array()?.first()?.get("function")?.get("name")?.as_str()?;
-    Some(wanted.unwrap_or(first).to_owned())
+    let choice = request.get("tool_choice")?;
+    let named = choice
+        .get("function")
+        .and_then(|f| f.get("name"))
+        .and_then(Value::as_str);
+    if named.is_none() && choice.as_str() != Some("required") {
+        return None;
+    }
+    let first = request
+        .get("tools")?
+        .as_array()?
+        .first()?
+        .get("function")?
+        .get("name")?
+        .as_str()?;
+    Some(named.unwrap_or(first).to_owned())
 }
 
 /// A billed answer in one piece.
-fn whole(call: &Call, model: &str, input: u64, cached: u64, output: u64, body: String) -> Response<SimBody> {
-    let body = if call.fault.malformed { "{\"id\": \"chatcmpl-sim\", \"object\": \"chat.comp".to_owned() } else { body };
+fn whole(
+    call: &Call,
+    model: &str,
+    input: u64,
+    cached: u64,
+    output: u64,
+    body: String,
+) -> Response<SimBody> {
+    let body = if call.fault.malformed {
+        "{\"id\": \"chatcmpl-sim\", \"object\": \"chat.comp".to_owned()
+    } else {
+        body
+    };
     let length = u64::try_from(body.len()).ok();
     let mut row = call.row(model, input.saturating_sub(cached));
     row.cache_read = cached;
     row.usage_sent &= !call.fault.malformed;
-    answer_json(200, SimBody::billed(&call.state, row, vec![Piece::now(body, output)], length, &call.fault))
+    answer_json(
+        200,
+        SimBody::billed(
+            &call.state,
+            row,
+            vec![Piece::now(body, output)],
+            length,
+            &call.fault,
+        ),
+    )
 }
 
 fn strip_usage(call: &Call, answer: &mut Value) {
@@ -259,7 +411,11 @@ fn strip_usage(call: &Call, answer: &mut Value) {
 }
 
 fn text(request: &Value, key: &str) -> String {
-    request.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    request
+        .get(key)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// RFC 4648 §4.
@@ -267,11 +423,20 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for group in bytes.chunks(3) {
-        let bits = (0..3).fold(0_u32, |bits, at| (bits << 8) | u32::from(group.get(at).copied().unwrap_or(0)));
+        let bits = (0..3).fold(0_u32, |bits, at| {
+            (bits << 8) | u32::from(group.get(at).copied().unwrap_or(0))
+        });
         for place in 0..4_u32 {
-            let digit = ALPHABET.get(usize::try_from((bits >> (18_u32.saturating_sub(place.saturating_mul(6)))) & 63).unwrap_or(0));
+            let digit = ALPHABET.get(
+                usize::try_from((bits >> (18_u32.saturating_sub(place.saturating_mul(6)))) & 63)
+                    .unwrap_or(0),
+            );
             let padding = usize::try_from(place).unwrap_or(0) > group.len();
-            out.push(if padding { '=' } else { digit.map_or('A', |b| char::from(*b)) });
+            out.push(if padding {
+                '='
+            } else {
+                digit.map_or('A', |b| char::from(*b))
+            });
         }
     }
     out

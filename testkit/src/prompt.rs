@@ -24,12 +24,22 @@ pub(crate) struct Wish {
 impl Wish {
     /// Reads the marker of the last message.
     pub(crate) fn of(request: &Value) -> Self {
-        let last = request.get("messages").and_then(Value::as_array).and_then(|messages| messages.last());
+        let last = request
+            .get("messages")
+            .and_then(Value::as_array)
+            .and_then(|messages| messages.last());
         let text = last.map(all_text).unwrap_or_default();
-        let marker = text.split_once("[[sim ").and_then(|(_, rest)| rest.split_once("]]")).map_or("", |(marker, _)| marker);
+        let marker = text
+            .split_once("[[sim ")
+            .and_then(|(_, rest)| rest.split_once("]]"))
+            .map_or("", |(marker, _)| marker);
         let number = |name: &str| {
-            let mut words = marker.split_whitespace().filter_map(|word| word.split_once('='));
-            words.find(|(key, _)| *key == name).and_then(|(_, value)| value.parse::<u64>().ok())
+            let mut words = marker
+                .split_whitespace()
+                .filter_map(|word| word.split_once('='));
+            words
+                .find(|(key, _)| *key == name)
+                .and_then(|(_, value)| value.parse::<u64>().ok())
         };
         Self {
             tokens: number("tokens").unwrap_or(24).min(100_000),
@@ -49,7 +59,8 @@ pub(crate) fn tokens(text: &str) -> u64 {
 
 /// Toy tokens of all messages, tools and other input of a request; media count 85 each.
 pub(crate) fn input_tokens(request: &Value) -> u64 {
-    let parts = ["messages", "system", "tools", "input"].map(|key| request.get(key).map_or(0, count));
+    let parts =
+        ["messages", "system", "tools", "input"].map(|key| request.get(key).map_or(0, count));
     parts.iter().fold(3, |sum, part| sum.saturating_add(*part))
 }
 
@@ -73,11 +84,19 @@ fn all_text(value: &Value) -> String {
 }
 
 const WORDS: [&str; 16] = [
-    "the", "sea", "is", "wide", "and", "calm", "under", "a", "pale", "sky", "while", "waves", "carry", "light", "to", "shore",
+    "the", "sea", "is", "wide", "and", "calm", "under", "a", "pale", "sky", "while", "waves",
+    "carry", "light", "to", "shore",
 ];
 
 /// The words of an answer: one a token, the same for the same request.
 pub(crate) fn words(count: u64) -> impl Iterator<Item = String> {
     let all = WORDS.iter().cycle().enumerate();
-    all.map(|(at, word)| if at == 0 { (*word).to_owned() } else { format!(" {word}") }).take(usize::try_from(count).unwrap_or(usize::MAX))
+    all.map(|(at, word)| {
+        if at == 0 {
+            (*word).to_owned()
+        } else {
+            format!(" {word}")
+        }
+    })
+    .take(usize::try_from(count).unwrap_or(usize::MAX))
 }

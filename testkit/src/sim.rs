@@ -22,8 +22,8 @@ use tokio::{
 };
 
 use crate::{
-    anthropic,
     answer::SimBody,
+    anthropic,
     bill::{Bill, BillRow},
     control,
     fault::{Chaos, Fault, Script},
@@ -120,10 +120,15 @@ impl Simulator {
     ///
     /// # Errors
     /// When the connection breaks; scripted cuts among them.
-    pub async fn serve_connection(&self, io: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Result<(), hyper::Error> {
+    pub async fn serve_connection(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    ) -> Result<(), hyper::Error> {
         let state = Arc::clone(&self.state);
         let service = service_fn(move |request| handle(Arc::clone(&state), request));
-        http1::Builder::new().serve_connection(TokioIo::new(io), service).await
+        http1::Builder::new()
+            .serve_connection(TokioIo::new(io), service)
+            .await
     }
 
     /// Serves a listener on a thread of its own.
@@ -134,17 +139,27 @@ impl Simulator {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let (stop, stopped) = oneshot::channel();
         let simulator = self.clone();
-        let thread = std::thread::Builder::new().name("sim".to_owned()).spawn(move || {
-            LocalSet::new().block_on(&runtime, simulator.accept(listener, stopped));
-        })?;
-        Ok(Running { address, stop: Some(stop), thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("sim".to_owned())
+            .spawn(move || {
+                LocalSet::new().block_on(&runtime, simulator.accept(listener, stopped));
+            })?;
+        Ok(Running {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     async fn accept(self, listener: std::net::TcpListener, mut stopped: oneshot::Receiver<()>) {
-        let Ok(listener) = TcpListener::from_std(listener) else { return };
+        let Ok(listener) = TcpListener::from_std(listener) else {
+            return;
+        };
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
@@ -195,7 +210,10 @@ impl Drop for Running {
     }
 }
 
-async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Response<SimBody>, io::Error> {
+async fn handle(
+    state: Arc<State>,
+    request: Request<Incoming>,
+) -> Result<Response<SimBody>, io::Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let path = head.uri.path().to_owned();
@@ -207,13 +225,21 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
         let mut inner = state.lock();
         inner.count = inner.count.saturating_add(1);
         inner.next_id = inner.next_id.saturating_add(1);
-        let seen = Seen { path: path.clone(), headers: text_of(&head.headers), body_bytes: body.len() };
+        let seen = Seen {
+            path: path.clone(),
+            headers: text_of(&head.headers),
+            body_bytes: body.len(),
+        };
         if inner.seen.len() >= SEEN {
             inner.seen.pop_front();
         }
         inner.seen.push_back(seen);
         let accepted = inner.accepted.is_empty() || inner.accepted.contains(&key);
-        (inner.script.next(&key), format!("req_sim{:012}", inner.next_id), accepted && !key.is_empty())
+        (
+            inner.script.next(&key),
+            format!("req_sim{:012}", inner.next_id),
+            accepted && !key.is_empty(),
+        )
     };
     if fault.close {
         return Err(io::ErrorKind::ConnectionReset.into());
@@ -221,8 +247,17 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     if fault.delay_ms > 0 {
         tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
     }
-    let anthropic = path.starts_with("/v1/messages") || head.headers.contains_key("anthropic-version");
-    let call = Call { state, path, headers: head.headers, body, key, request_id, fault };
+    let anthropic =
+        path.starts_with("/v1/messages") || head.headers.contains_key("anthropic-version");
+    let call = Call {
+        state,
+        path,
+        headers: head.headers,
+        body,
+        key,
+        request_id,
+        fault,
+    };
     let status = call.fault.status.or((!accepted).then_some(401));
     let response = match (status, anthropic) {
         (Some(status), true) => anthropic::error(&call, status, None),
@@ -246,7 +281,10 @@ fn decorate(mut response: Response<SimBody>, call: &Call, anthropic: bool) -> Re
     put("set-cookie", "__cf_bm=sim; path=/; HttpOnly");
     if anthropic {
         put("request-id", &call.request_id);
-        put("anthropic-organization-id", "00000000-0000-4000-8000-000000000000");
+        put(
+            "anthropic-organization-id",
+            "00000000-0000-4000-8000-000000000000",
+        );
         put("anthropic-ratelimit-requests-limit", "4000");
         put("anthropic-ratelimit-requests-remaining", "3999");
         put("anthropic-ratelimit-requests-reset", "2026-01-01T00:00:00Z");
@@ -260,7 +298,10 @@ fn decorate(mut response: Response<SimBody>, call: &Call, anthropic: bool) -> Re
         put("x-ratelimit-reset-requests", "6ms");
     }
     for (name, value) in &call.fault.headers {
-        if let (Ok(name), Ok(value)) = (http::HeaderName::try_from(name), HeaderValue::from_str(value)) {
+        if let (Ok(name), Ok(value)) = (
+            http::HeaderName::try_from(name),
+            HeaderValue::from_str(value),
+        ) {
             headers.insert(name, value);
         }
     }
@@ -270,8 +311,12 @@ fn decorate(mut response: Response<SimBody>, call: &Call, anthropic: bool) -> Re
 /// A JSON answer.
 pub(crate) fn json(status: u16, body: SimBody) -> Response<SimBody> {
     let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
     response
 }
 
@@ -279,7 +324,10 @@ pub(crate) fn json(status: u16, body: SimBody) -> Response<SimBody> {
 pub(crate) fn events(body: SimBody) -> Response<SimBody> {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
@@ -291,7 +339,12 @@ impl Call {
             request_id: self.request_id.clone(),
             upstream_key: self.key.clone(),
             model: model.to_owned(),
-            tag: self.headers.get("x-sim-tag").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned(),
+            tag: self
+                .headers
+                .get("x-sim-tag")
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or_default()
+                .to_owned(),
             input,
             usage_sent: !self.fault.no_usage,
             ..BillRow::default()
@@ -307,6 +360,8 @@ fn key_of(headers: &HeaderMap) -> String {
 
 fn text_of(headers: &HeaderMap) -> Vec<(String, String)> {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+    headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value)))
+        .collect()
 }
-
