@@ -10,6 +10,8 @@ mod body;
 pub mod config;
 pub mod context;
 pub mod dial;
+#[cfg(test)]
+mod fakes;
 mod headers;
 mod identify;
 pub mod keys;

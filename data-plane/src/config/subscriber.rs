@@ -163,3 +163,6 @@ async fn next(
         .map_err(|_| StreamFault::Silent)?;
     message.map_err(Box::new)?.ok_or(StreamFault::Closed)
 }
+
+#[cfg(test)]
+mod tests;

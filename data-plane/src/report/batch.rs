@@ -57,7 +57,6 @@ fn encoded_size(event: &UsageEvent) -> usize {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "tests")]
 mod tests {
     use std::collections::BTreeSet;
 
@@ -71,7 +70,7 @@ mod tests {
             request_id: format!("r{number}"),
             account_id: format!("a{account}"),
             model: format!("m{model}{}", "x".repeat(padding)),
-            started_unix_ms: hour * HOUR_MS + 17,
+            started_unix_ms: hour.saturating_mul(HOUR_MS).saturating_add(17),
             ..UsageEvent::default()
         }
     }

@@ -127,3 +127,6 @@ async fn last_chance(mut durable: watch::Receiver<Durable>) {
 #[derive(Debug, thiserror::Error)]
 #[error("the event files cannot be used: {0}")]
 pub struct OpenError(#[source] io::Error);
+
+#[cfg(test)]
+mod tests;

@@ -76,7 +76,6 @@ fn is_done(
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "tests")]
 mod tests {
     use super::*;
     use crate::report::{memory_disk::MemoryDisk, sender::ReportCounters};
@@ -106,7 +105,7 @@ mod tests {
             .to_string()
         };
         for (number, first, day) in files {
-            disk.set_time(*day * DAY_MS);
+            disk.set_time(day.saturating_mul(DAY_MS));
             disk.append(&name(*number, *first), &[0; 100]).unwrap();
         }
         for (number, through) in acknowledged {

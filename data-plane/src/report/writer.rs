@@ -137,7 +137,7 @@ impl Writer {
     }
 
     /// Tries until it is done, or until it is time to go.
-    async fn write(&self, batches: &Arc<[Numbered]>, shutdown: &CancellationToken) -> bool {
+    async fn write(&mut self, batches: &Arc<[Numbered]>, shutdown: &CancellationToken) -> bool {
         let mut give_up = None;
         loop {
             let (journal, mine) = (Arc::clone(&self.journal), Arc::clone(batches));
@@ -182,7 +182,7 @@ impl Writer {
             .written(last, after, self.clock.unix_ms(), counters);
     }
 
-    async fn clean(&self) {
+    async fn clean(&mut self) {
         let (disk, progress, epoch) = (
             Arc::clone(&self.disk),
             Arc::clone(&self.progress),
