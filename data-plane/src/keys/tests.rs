@@ -42,6 +42,8 @@ fn unconnected(line: &Line) -> Bench {
     }
 }
 
+/// How long a test waits for a question.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 /// Longer than a question waits for more digests.
 const LATER: std::time::Duration = std::time::Duration::from_millis(10);
 
@@ -94,9 +96,15 @@ impl Bench {
         tokio::spawn(async move { resolver.resolve(digest(byte)).await })
     }
 
+    /// The next question.
+    async fn question(&mut self) -> Lookup {
+        let next = tokio::time::timeout(PATIENCE, self.lookups.recv());
+        next.await.unwrap().unwrap()
+    }
+
     /// Answers the next question; how many digests it had.
     async fn answer(&mut self, revision: u64) -> usize {
-        let (request, reply) = self.lookups.recv().await.unwrap();
+        let (request, reply) = self.question().await;
         reply.send(Ok(answer(&request, revision))).unwrap();
         request.digests.len()
     }
@@ -156,20 +164,20 @@ async fn law_12_an_absent_control_plane_never_says_no() {
 
     let mut bench = start();
     let asked = bench.ask(1);
-    let (_, reply) = bench.lookups.recv().await.unwrap();
+    let (_, reply) = bench.question().await;
     reply
         .send(Err(tonic::Status::unavailable("behind")))
         .unwrap();
     assert_eq!(asked.await.unwrap().unwrap_err(), ResolveError::Unavailable);
 
     let (asked, begun) = (bench.ask(1), Instant::now());
-    let _never_answered = bench.lookups.recv().await.unwrap();
+    let _never_answered = bench.question().await;
     assert_eq!(asked.await.unwrap().unwrap_err(), ResolveError::Unavailable);
     assert!(begun.elapsed() <= DEADLINE + LATER);
     tokio::time::sleep(LATER).await;
 
     let asked = bench.ask(1);
-    let (_, reply) = bench.lookups.recv().await.unwrap();
+    let (_, reply) = bench.question().await;
     reply
         .send(Ok(ResolveKeysResponse {
             as_of: Some(
@@ -209,10 +217,10 @@ async fn law_12_a_stale_node_does_not_trust_a_remembered_no() {
 async fn law_11_an_answer_older_than_the_configuration_is_asked_again() {
     let mut bench = start();
     let asked = bench.ask(2);
-    let (request, reply) = bench.lookups.recv().await.unwrap();
+    let (request, reply) = bench.question().await;
     bench.reach(6);
     reply.send(Ok(answer(&request, 5))).unwrap();
-    let (request, reply) = bench.lookups.recv().await.unwrap();
+    let (request, reply) = bench.question().await;
     assert_eq!(
         request.at_least.map(Version::from),
         Some(Version {

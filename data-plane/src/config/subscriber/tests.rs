@@ -16,6 +16,8 @@ use crate::{
     fakes::{ConfigStream, Line, Still, config_plane},
 };
 
+/// How long a test waits for the node.
+const PATIENCE: Duration = Duration::from_secs(60);
 const VIEW_KEY: [u8; 32] = [5; 32];
 
 struct Plane {
@@ -75,7 +77,10 @@ fn sealed(resources: &[proto::Resource], key: [u8; 32]) -> Vec<proto::Resource> 
 impl Plane {
     /// The next stream, and what its Hello says that the node holds.
     async fn accept(&mut self) -> (ConfigStream, Hello) {
-        let mut stream = self.streams.recv().await.unwrap();
+        let mut stream = timeout(PATIENCE, self.streams.recv())
+            .await
+            .unwrap()
+            .unwrap();
         let first = stream.from_node.message().await.unwrap().unwrap();
         let Some(stream_request::Message::Hello(hello)) = first.message else {
             panic!("a stream begins with Hello")
@@ -143,9 +148,9 @@ impl ConfigStream {
     }
 
     async fn heard(&mut self) -> stream_request::Message {
-        self.from_node
-            .message()
+        timeout(PATIENCE, self.from_node.message())
             .await
+            .unwrap()
             .unwrap()
             .unwrap()
             .message
