@@ -1,0 +1,86 @@
+//! The command line: what can be asked for, and who does it.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{
+    admin::{self, Noun},
+    environment::Environment,
+    failure::Failure,
+    output,
+    settings::{self, Given},
+};
+
+/// One address and one virtual key for every AI provider, with a subaccount tree that knows what each request cost.
+#[derive(Debug, Parser)]
+#[command(name = "xai", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check the settings and print those in effect.
+    Check(CheckArgs),
+    #[command(flatten)]
+    Noun(Noun),
+    /// Print a completion script for a shell.
+    Completion {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    /// YAML file with settings [env: XAI_CONFIG].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    given: Given,
+}
+
+/// Does what the arguments of this process ask for.
+///
+/// # Errors
+/// Says in one sentence why it could not be done.
+pub fn run() -> Result<(), Failure> {
+    let environment = Environment::of_process();
+    match Cli::parse().command {
+        Command::Check(arguments) => check(arguments, &environment),
+        Command::Noun(noun) => admin::run(noun, &environment),
+        Command::Completion { shell } => completion(shell),
+    }
+}
+
+/// The whole command line, as documentation and completion see it.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn check(arguments: CheckArgs, environment: &Environment) -> Result<(), Failure> {
+    let loaded = settings::load(arguments.given, arguments.config.as_deref(), environment)?;
+    let mut text = String::new();
+    for name in &loaded.unknown_variables {
+        text.push_str(&format!("warning: {name} is no setting of xai\n"));
+    }
+    for line in &loaded.lines {
+        text.push_str(&line.to_string());
+        text.push('\n');
+    }
+    output::print(&text)
+}
+
+fn completion(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "xai", &mut script);
+    io::stdout()
+        .write_all(&script)
+        .map_err(|error| Failure::failed(format!("the script cannot be written: {error}")))
+}

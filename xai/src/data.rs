@@ -1,0 +1,10 @@
+//! The data directory: what stands in it, and that only one process and one person use it.
+
+/// The sealing key of everything in the store.
+pub const KEY_ENCRYPTION_KEY: &str = "key-encryption-key";
+/// What administrators show.
+pub const ADMIN_CREDENTIAL: &str = "admin-credential";
+/// The first virtual key, until it is rotated or deleted.
+pub const FIRST_KEY: &str = "first-key";
+/// The addresses of the running process.
+pub const ADDRESSES: &str = "addresses.json";

@@ -1,0 +1,167 @@
+//! Objects of the admin API as JSON values. The field names are those of the protos and stay the same.
+
+use proxyxai_core::{money::nano::NanoUsd, route::provider};
+use proxyxai_proto::{
+    admin::v1::{
+        AccountView, KeyView, ManagedBy, ProviderView, RouteView, UpstreamKeyView, UsageRow,
+    },
+    config::v1::ProviderKind,
+    usage::v1::Tokens,
+};
+use serde_json::{Value, json};
+
+use super::Kind;
+
+/// Accounts.
+pub const ACCOUNT: Kind<'static> = Kind {
+    one: "account",
+    many: "accounts",
+    columns: &[
+        ("PATH", "path"),
+        ("ID", "id"),
+        ("SUSPENDED", "suspended"),
+        ("IN EFFECT", "effectively_suspended"),
+        ("ALLOWED MODELS", "allowed_models"),
+        ("CREATED", "created_unix_ms"),
+    ],
+};
+
+/// Virtual keys.
+pub const KEY: Kind<'static> = Kind {
+    one: "key",
+    many: "keys",
+    columns: &[
+        ("ID", "id"),
+        ("NAME", "name"),
+        ("ACCOUNT", "account_path"),
+        ("DISABLED", "disabled"),
+        ("HINT", "hint"),
+        ("CREATED", "created_unix_ms"),
+    ],
+};
+
+/// Providers.
+pub const PROVIDER: Kind<'static> = Kind {
+    one: "provider",
+    many: "providers",
+    columns: &[
+        ("ID", "id"),
+        ("KIND", "kind"),
+        ("BASE", "base_url"),
+        ("PRIVATE", "allow_private"),
+        ("DISABLED", "disabled"),
+        ("KEYS", "keys"),
+        ("ENABLED KEYS", "enabled_keys"),
+        ("MANAGED BY", "managed_by"),
+        ("CREATED", "created_unix_ms"),
+    ],
+};
+
+/// Upstream keys.
+pub const UPSTREAM_KEY: Kind<'static> = Kind {
+    one: "upstream_key",
+    many: "upstream_keys",
+    columns: &[
+        ("ID", "id"),
+        ("PROVIDER", "provider_id"),
+        ("DISABLED", "disabled"),
+        ("FINGERPRINT", "fingerprint"),
+        ("MANAGED BY", "managed_by"),
+        ("CREATED", "created_unix_ms"),
+    ],
+};
+
+/// Routes.
+pub const ROUTE: Kind<'static> = Kind {
+    one: "route",
+    many: "routes",
+    columns: &[
+        ("ID", "id"),
+        ("MODEL", "model"),
+        ("PROVIDERS", "provider_ids"),
+        ("MANAGED BY", "managed_by"),
+        ("CREATED", "created_unix_ms"),
+    ],
+};
+
+/// An account.
+pub fn account(view: &AccountView) -> Value {
+    let account = view.account.clone().unwrap_or_default();
+    json!({
+        "id": account.id, "parent_id": account.parent_id, "name": account.name, "path": view.path,
+        "suspended": account.suspended, "effectively_suspended": view.effectively_suspended,
+        "allowed_models": account.allowed_models, "created_unix_ms": view.created_unix_ms,
+    })
+}
+
+/// A virtual key.
+pub fn key(view: &KeyView) -> Value {
+    json!({
+        "id": view.id, "name": view.name, "account_id": view.account_id, "account_path": view.account_path,
+        "disabled": view.disabled, "hint": view.hint, "created_unix_ms": view.created_unix_ms,
+    })
+}
+
+/// A provider.
+pub fn provider(view: &ProviderView) -> Value {
+    let provider = view.provider.clone().unwrap_or_default();
+    json!({
+        "id": provider.id, "kind": kind_word(provider.kind()), "base_url": provider.base_url,
+        "allow_private": provider.allow_private, "disabled": provider.disabled,
+        "keys": view.keys, "enabled_keys": view.enabled_keys,
+        "managed_by": managed_by(view.managed_by()), "created_unix_ms": view.created_unix_ms,
+    })
+}
+
+/// An upstream key.
+pub fn upstream_key(view: &UpstreamKeyView) -> Value {
+    json!({
+        "id": view.id, "provider_id": view.provider_id, "disabled": view.disabled, "fingerprint": view.fingerprint,
+        "managed_by": managed_by(view.managed_by()), "created_unix_ms": view.created_unix_ms,
+    })
+}
+
+/// A route.
+pub fn route(view: &RouteView) -> Value {
+    let route = view.route.clone().unwrap_or_default();
+    json!({
+        "id": route.id, "model": route.model, "provider_ids": route.provider_ids,
+        "managed_by": managed_by(view.managed_by()), "created_unix_ms": view.created_unix_ms,
+    })
+}
+
+/// A row of usage. Money stands there twice: in nano-USD for programs, in USD for people.
+pub fn usage_row(row: &UsageRow) -> Value {
+    let usd = |nano: i64| NanoUsd(nano).to_string();
+    json!({
+        "account_id": row.account_id, "account_path": row.account_path, "key_id": row.key_id, "key_name": row.key_name,
+        "model": row.model, "attempts": row.attempts, "reported": row.reported, "rejected": row.rejected,
+        "not_sent": row.not_sent, "unknown": row.unknown, "tokens": tokens(row.tokens.as_ref()),
+        "estimated_tokens": tokens(row.estimated_tokens.as_ref()),
+        "cost_nano_usd": row.cost_nano_usd, "cost_usd": usd(row.cost_nano_usd),
+        "estimated_cost_nano_usd": row.estimated_cost_nano_usd, "estimated_cost_usd": usd(row.estimated_cost_nano_usd),
+        "unpriced": row.unpriced, "web_searches": row.web_searches,
+    })
+}
+
+/// The word for a kind of provider.
+pub fn kind_word(kind: ProviderKind) -> &'static str {
+    provider::ProviderKind::from_proto(kind).map_or("unspecified", provider::ProviderKind::as_str)
+}
+
+fn managed_by(by: ManagedBy) -> &'static str {
+    match by {
+        ManagedBy::Unspecified => "unspecified",
+        ManagedBy::Admin => "admin",
+        ManagedBy::Env => "env",
+        ManagedBy::Demo => "demo",
+    }
+}
+
+fn tokens(tokens: Option<&Tokens>) -> Value {
+    let tokens = tokens.copied().unwrap_or_default();
+    json!({
+        "input": tokens.input, "cache_read": tokens.cache_read, "cache_write_5m": tokens.cache_write_5m,
+        "cache_write_1h": tokens.cache_write_1h, "output": tokens.output,
+    })
+}

@@ -1,0 +1,164 @@
+//! Brings the layers together: flags, environment, file, defaults. Every refusal says where the value stands.
+
+use std::{fmt, fs, path::Path};
+
+use clap::{Args as _, Command, FromArgMatches as _};
+
+use super::{Given, Line, OTHER_VARIABLES, Settings, variable};
+use crate::{environment::Environment, failure::Failure};
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The command line.
+    Flag,
+    /// An environment variable.
+    Environment,
+    /// The YAML file.
+    File,
+    /// Nobody gave one.
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Flag => "flag",
+            Self::Environment => "environment",
+            Self::File => "file",
+            Self::Default => "default",
+        })
+    }
+}
+
+/// Settings, a line for each, and warnings about what was given and is not used.
+#[derive(Debug)]
+pub struct Loaded {
+    /// To run with.
+    pub settings: Settings,
+    /// To be shown.
+    pub lines: Vec<Line>,
+    /// Variables that look like settings and are none.
+    pub unknown_variables: Vec<String>,
+}
+
+/// Reads all layers.
+///
+/// # Errors
+/// Names the variable, or the line and column of the file, that cannot be used.
+pub fn load(
+    flags: Given,
+    config: Option<&Path>,
+    environment: &Environment,
+) -> Result<Loaded, Failure> {
+    let (given, unknown_variables) = from_environment(environment)?;
+    let config = config
+        .map(Path::to_owned)
+        .or_else(|| environment.get("XAI_CONFIG").map(Into::into));
+    let file = match &config {
+        Some(path) => from_file(path)?,
+        None => Given::default(),
+    };
+    let layers = [
+        (Source::Flag, flags),
+        (Source::Environment, given),
+        (Source::File, file),
+    ];
+    let (settings, lines) = Settings::of(&layers, environment);
+    check(&settings)?;
+    Ok(Loaded {
+        settings,
+        lines,
+        unknown_variables,
+    })
+}
+
+fn check(settings: &Settings) -> Result<(), Failure> {
+    if settings.cores == 0 || settings.max_connections == 0 || settings.max_in_flight == 0 {
+        return Err(Failure::usage(
+            "`cores`, `max_connections` and `max_in_flight` must be at least 1",
+        ));
+    }
+    let ports = [
+        ("listen", settings.listen),
+        ("grpc", settings.grpc),
+        ("ops", settings.ops),
+    ];
+    for (at, (name, address)) in ports.iter().enumerate() {
+        let twin = ports
+            .iter()
+            .skip(at.saturating_add(1))
+            .find(|(_, other)| other == address && address.port() != 0);
+        if let Some((other, _)) = twin {
+            return Err(Failure::usage(format!(
+                "`{name}` and `{other}` are both {address}; give each its own port"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a variable for each setting, by the same rules as its flag.
+fn from_environment(environment: &Environment) -> Result<(Given, Vec<String>), Failure> {
+    let command = Given::augment_args(Command::new("settings").no_binary_name(true));
+    let mut arguments = Vec::new();
+    let mut known: Vec<String> = OTHER_VARIABLES
+        .iter()
+        .map(|(name, _)| (*name).to_owned())
+        .collect();
+    for argument in command.get_arguments() {
+        let (name, flag) = (argument.get_id().as_str(), argument.get_long());
+        let variable = variable(name);
+        if let (Some(value), Some(flag)) = (environment.get(&variable), flag) {
+            let text = format!("--{flag}={value}");
+            command
+                .clone()
+                .try_get_matches_from([&text])
+                .map_err(|error| refusal(&variable, value, &error))?;
+            arguments.push(text);
+        }
+        known.push(variable);
+    }
+    let unknown = environment
+        .beginning_with("XAI_")
+        .filter(|name| !known.iter().any(|known| known == name))
+        .map(str::to_owned)
+        .collect();
+    let given = command
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Given::from_arg_matches(&matches))
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    Ok((given, unknown))
+}
+
+fn refusal(variable: &str, value: &str, error: &clap::Error) -> Failure {
+    let reason =
+        std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+    Failure::usage(format!("{variable}: `{value}`: {reason}"))
+}
+
+fn from_file(path: &Path) -> Result<Given, Failure> {
+    let shown = path.display();
+    let text = fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!("the settings file {shown} cannot be read: {error}"))
+    })?;
+    if text
+        .lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+    {
+        return Ok(Given::default());
+    }
+    serde_saphyr::from_str(&text).map_err(|error| {
+        let error = error.without_snippet();
+        let place = error
+            .location()
+            .map(|at| format!(" line {}, column {}", at.line(), at.column()))
+            .unwrap_or_default();
+        let text = error.to_string();
+        let reason = text.lines().next().unwrap_or_default();
+        let reason = reason
+            .strip_suffix(&format!(" at{place}"))
+            .unwrap_or(reason);
+        Failure::usage(format!("{shown}{place}: {reason}"))
+    })
+}
