@@ -14,6 +14,7 @@ use crate::{
     failure::Failure,
     output,
     settings::{self, Given},
+    up,
 };
 
 /// One address and one virtual key for every AI provider, with a subaccount tree that knows what each request cost.
@@ -26,6 +27,17 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a gateway: control plane and node in one process.
+    Up(UpArgs),
+    /// Run the simulated providers alone.
+    Sim {
+        /// Port on 127.0.0.1; 0 takes any that is free.
+        #[arg(long, default_value_t = 9001)]
+        port: u16,
+        /// File to write the address to, for programs.
+        #[arg(long, value_name = "FILE")]
+        addresses_file: Option<PathBuf>,
+    },
     /// Check the settings and print those in effect.
     Check(CheckArgs),
     #[command(flatten)]
@@ -35,6 +47,15 @@ enum Command {
         /// Which shell.
         shell: Shell,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct UpArgs {
+    /// With two simulated providers, so that no real key is needed.
+    #[arg(long)]
+    demo: bool,
+    #[command(flatten)]
+    settings: CheckArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -53,6 +74,11 @@ struct CheckArgs {
 pub fn run() -> Result<(), Failure> {
     let environment = Environment::of_process();
     match Cli::parse().command {
+        Command::Up(arguments) => up(arguments, &environment),
+        Command::Sim {
+            port,
+            addresses_file,
+        } => up::sim(port, addresses_file),
         Command::Check(arguments) => check(arguments, &environment),
         Command::Noun(noun) => admin::run(noun, &environment),
         Command::Completion { shell } => completion(shell),
@@ -62,6 +88,15 @@ pub fn run() -> Result<(), Failure> {
 /// The whole command line, as documentation and completion see it.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+fn up(arguments: UpArgs, environment: &Environment) -> Result<(), Failure> {
+    let UpArgs { demo, settings } = arguments;
+    let loaded = settings::load(settings.given, settings.config.as_deref(), environment)?;
+    for name in &loaded.unknown_variables {
+        output::print(&format!("warning: {name} is no setting of xai\n"))?;
+    }
+    up::run(loaded.settings, loaded.lines, demo, environment)
 }
 
 fn check(arguments: CheckArgs, environment: &Environment) -> Result<(), Failure> {

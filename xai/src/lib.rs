@@ -8,6 +8,7 @@ pub mod failure;
 pub mod output;
 pub mod settings;
 pub mod system;
+pub mod up;
 
 pub use cli::run;
 pub use environment::Environment;

@@ -1,0 +1,267 @@
+//! Objects that the process manages by itself, for the environment or for a demo: added, changed and removed at each start, a line
+//! printed for each. All others are left alone.
+
+use proxyxai_core::{
+    route::provider::ProviderKind,
+    secret::{ExposeSecret as _, SecretString},
+};
+use proxyxai_data_plane::config::ControlChannel;
+use proxyxai_proto::admin::v1::{
+    CreateProviderRequest, CreateUpstreamKeyRequest, DeleteProviderRequest,
+    DeleteUpstreamKeyRequest, ListProvidersRequest, ListUpstreamKeysRequest, ManagedBy,
+    ProviderView, UpdateProviderRequest, UpstreamKeyView,
+    provider_service_client::ProviderServiceClient,
+    upstream_key_service_client::UpstreamKeyServiceClient,
+};
+use tonic::Status;
+
+use super::greeting::say;
+use crate::failure::Failure;
+
+/// On whose behalf an object is managed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// XAI_BASE and XAI_KEYS.
+    Environment,
+    /// `--demo`.
+    Demo,
+}
+
+impl Owner {
+    fn managed_by(self) -> ManagedBy {
+        match self {
+            Self::Environment => ManagedBy::Env,
+            Self::Demo => ManagedBy::Demo,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Environment => "environment",
+            Self::Demo => "demo",
+        }
+    }
+}
+
+/// What shall exist.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) providers: Vec<Provider>,
+    pub(super) keys: Vec<Key>,
+}
+
+/// A provider that shall exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Provider {
+    pub(super) id: String,
+    pub(super) kind: ProviderKind,
+    pub(super) base_url: String,
+}
+
+/// An upstream key that shall exist. Its id follows from its secret, so another secret is another key.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) id: String,
+    pub(super) provider_id: String,
+    pub(super) secret: SecretString,
+}
+
+/// The objects of the control plane, reached as an administrator reaches them.
+pub(super) struct Objects {
+    providers: ProviderServiceClient<ControlChannel>,
+    keys: UpstreamKeyServiceClient<ControlChannel>,
+}
+
+impl Objects {
+    pub(super) fn new(admin: ControlChannel) -> Self {
+        Self {
+            providers: ProviderServiceClient::new(admin.clone()),
+            keys: UpstreamKeyServiceClient::new(admin),
+        }
+    }
+
+    /// Makes what the owner manages equal to what is wanted.
+    pub(super) async fn reconcile(&mut self, owner: Owner, wanted: Wanted) -> Result<(), Failure> {
+        self.step(owner, wanted).await.map_err(|status| {
+            Failure::failed(format!(
+                "the objects of the {} cannot be set: {}",
+                owner.word(),
+                status.message()
+            ))
+        })
+    }
+
+    /// Whether there is any upstream key, enabled or not.
+    pub(super) async fn any_upstream_key(&mut self) -> Result<bool, Failure> {
+        let all = self
+            .all_keys()
+            .await
+            .map_err(|status| Failure::failed(status.message().to_owned()))?;
+        Ok(!all.is_empty())
+    }
+
+    async fn step(&mut self, owner: Owner, wanted: Wanted) -> Result<(), Status> {
+        let (providers, keys) = (self.all_providers().await?, self.all_keys().await?);
+        let is_ours = |managed_by: i32| managed_by == i32::from(owner.managed_by());
+        for provider in &wanted.providers {
+            match providers.iter().find(|view| id_of(view) == provider.id) {
+                None => self.add_provider(owner, provider).await?,
+                Some(view) if is_ours(view.managed_by) => {
+                    self.change_provider(owner, provider, view).await?
+                }
+                Some(_) => say(&format!(
+                    "{}: provider {} is managed by administrators and stays as it is",
+                    owner.word(),
+                    provider.id
+                )),
+            }
+        }
+        for key in &wanted.keys {
+            if !keys.iter().any(|view| view.id == key.id) {
+                self.add_key(owner, key).await?;
+            }
+        }
+        for gone in keys.iter().filter(|view| {
+            is_ours(view.managed_by) && !wanted.keys.iter().any(|key| key.id == view.id)
+        }) {
+            self.keys
+                .delete_upstream_key(DeleteUpstreamKeyRequest {
+                    id: gone.id.clone(),
+                })
+                .await?;
+            say(&format!(
+                "{}: removed upstream key {}",
+                owner.word(),
+                gone.id
+            ));
+        }
+        for gone in providers.iter().filter(|view| {
+            is_ours(view.managed_by) && !wanted.providers.iter().any(|p| p.id == id_of(view))
+        }) {
+            let id = id_of(gone).to_owned();
+            match self
+                .providers
+                .delete_provider(DeleteProviderRequest { id: id.clone() })
+                .await
+            {
+                Ok(_) => say(&format!("{}: removed provider {id}", owner.word())),
+                // Administrators have put keys or routes of their own on it.
+                Err(status) if status.code() == tonic::Code::FailedPrecondition => say(&format!(
+                    "{}: provider {id} stays: {}",
+                    owner.word(),
+                    status.message()
+                )),
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_provider(&mut self, owner: Owner, provider: &Provider) -> Result<(), Status> {
+        let request = CreateProviderRequest {
+            id: provider.id.clone(),
+            kind: provider.kind.to_proto().into(),
+            base_url: provider.base_url.clone(),
+            allow_private: true,
+            managed_by: owner.managed_by().into(),
+        };
+        self.providers.create_provider(request).await?;
+        say(&format!(
+            "{}: added provider {} ({}, {})",
+            owner.word(),
+            provider.id,
+            provider.kind.as_str(),
+            provider.base_url
+        ));
+        Ok(())
+    }
+
+    async fn change_provider(
+        &mut self,
+        owner: Owner,
+        provider: &Provider,
+        view: &ProviderView,
+    ) -> Result<(), Status> {
+        let kind = i32::from(provider.kind.to_proto());
+        if view.provider.as_ref().is_some_and(|old| {
+            old.kind == kind && old.base_url == provider.base_url && old.allow_private
+        }) {
+            return Ok(());
+        }
+        let request = UpdateProviderRequest {
+            id: provider.id.clone(),
+            kind: Some(kind),
+            base_url: Some(provider.base_url.clone()),
+            allow_private: Some(true),
+            disabled: None,
+        };
+        self.providers.update_provider(request).await?;
+        say(&format!(
+            "{}: changed provider {} ({}, {})",
+            owner.word(),
+            provider.id,
+            provider.kind.as_str(),
+            provider.base_url
+        ));
+        Ok(())
+    }
+
+    async fn add_key(&mut self, owner: Owner, key: &Key) -> Result<(), Status> {
+        let request = CreateUpstreamKeyRequest {
+            id: key.id.clone(),
+            provider_id: key.provider_id.clone(),
+            secret: key.secret.expose_secret().to_owned(),
+            managed_by: owner.managed_by().into(),
+        };
+        self.keys.create_upstream_key(request).await?;
+        say(&format!(
+            "{}: added upstream key {} of provider {}",
+            owner.word(),
+            key.id,
+            key.provider_id
+        ));
+        Ok(())
+    }
+
+    async fn all_providers(&mut self) -> Result<Vec<ProviderView>, Status> {
+        let (mut all, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let page = self
+                .providers
+                .list_providers(ListProvidersRequest {
+                    page_size: 1000,
+                    page_token,
+                })
+                .await?
+                .into_inner();
+            all.extend(page.providers);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn all_keys(&mut self) -> Result<Vec<UpstreamKeyView>, Status> {
+        let (mut all, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = ListUpstreamKeysRequest {
+                provider_id: String::new(),
+                page_size: 1000,
+                page_token,
+            };
+            let page = self.keys.list_upstream_keys(request).await?.into_inner();
+            all.extend(page.upstream_keys);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+fn id_of(view: &ProviderView) -> &str {
+    view.provider
+        .as_ref()
+        .map_or("", |provider| provider.id.as_str())
+}

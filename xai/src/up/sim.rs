@@ -1,0 +1,89 @@
+//! The simulated providers, alone or inside `xai up --demo`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use proxyxai_core::route::provider::ProviderKind;
+use proxyxai_testkit::{Running, Simulator};
+
+use super::{
+    greeting::say,
+    managed::{Key, Provider, Wanted},
+    stop_signal,
+};
+use crate::failure::Failure;
+
+/// The simulated providers of a demo; they stop when this is dropped.
+pub(super) struct Demo {
+    running: Running,
+}
+
+/// Starts simulated providers on any free port.
+pub(super) fn start_demo() -> Result<Demo, Failure> {
+    Ok(Demo { running: start(0)? })
+}
+
+impl Demo {
+    /// The objects that lead to them.
+    pub(super) fn wanted(&self) -> Wanted {
+        let provider = |id: &str, kind: ProviderKind| Provider {
+            id: id.to_owned(),
+            kind,
+            base_url: self.running.url(),
+        };
+        let key = |provider: &str, number: u8| Key {
+            id: format!("{provider}-{number}"),
+            provider_id: provider.to_owned(),
+            secret: format!("sk-{provider}-{number}").into(),
+        };
+        Wanted {
+            providers: vec![
+                provider("demo-openai", ProviderKind::Openai),
+                provider("demo-anthropic", ProviderKind::Anthropic),
+            ],
+            keys: vec![
+                key("demo-openai", 1),
+                key("demo-openai", 2),
+                key("demo-anthropic", 1),
+                key("demo-anthropic", 2),
+            ],
+        }
+    }
+}
+
+/// Runs the simulated providers until a signal comes.
+///
+/// # Errors
+/// When the port is taken.
+pub fn sim(port: u16, addresses_file: Option<PathBuf>) -> Result<(), Failure> {
+    let running = start(port)?;
+    say(&format!(
+        "Simulated OpenAI and Anthropic at {}; any key is accepted; see testkit/README.md",
+        running.url()
+    ));
+    if let Some(file) = addresses_file {
+        let text = serde_json::json!({ "sim": running.url() }).to_string();
+        std::fs::write(&file, text).map_err(|error| {
+            Failure::failed(format!("cannot write {}: {error}", file.display()))
+        })?;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime
+        .map_err(|error| Failure::failed(format!("the system gives no runtime: {error}")))?;
+    runtime.block_on(stop_signal());
+    Ok(())
+}
+
+fn start(port: u16) -> Result<Running, Failure> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let refused = |error: std::io::Error| {
+        Failure::failed(format!(
+            "the simulated providers cannot listen on {address}: {error}; choose another port with --port"
+        ))
+    };
+    Simulator::new().start(address).map_err(refused)
+}
