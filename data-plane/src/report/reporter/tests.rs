@@ -242,7 +242,8 @@ async fn play(steps: Vec<Step>, fates: Vec<Fate>) {
     );
     let server = tokio::spawn(serve(books.clone(), line.clone(), usage_plane(&line)));
     books.lock().unwrap().fates = fates;
-    let (mut all, mut owed, mut kept, mut broken) = (Vec::new(), Vec::new(), None, false);
+    let (mut all, mut owed, mut kept) = (Vec::new(), Vec::new(), None);
+    let (mut is_full, mut is_failing) = (false, false);
     let mut node = boot(&disk, &line);
     for step in steps {
         match step {
@@ -252,13 +253,13 @@ async fn play(steps: Vec<Step>, fates: Vec<Fate>) {
             Step::Down(down) => line.set_down(&mut kept, down),
             Step::Full(full) => {
                 disk.set_full(full);
-                broken = full;
+                is_full = full;
             }
             Step::SyncFails(fails) => {
                 disk.set_sync_fails(fails);
-                broken = fails;
+                is_failing = fails;
             }
-            Step::Restart if !broken => {
+            Step::Restart if !is_full && !is_failing => {
                 owed.extend(node.stop().await);
                 node = boot(&disk, &line);
             }
@@ -271,7 +272,7 @@ async fn play(steps: Vec<Step>, fates: Vec<Fate>) {
                 });
                 disk.set_full(false);
                 disk.set_sync_fails(false);
-                broken = false;
+                (is_full, is_failing) = (false, false);
                 node = boot(&disk, &line);
             }
         }
