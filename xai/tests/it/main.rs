@@ -7,3 +7,4 @@
 
 mod settings;
 mod structure;
+mod turmoil;
