@@ -321,6 +321,7 @@ fn start_log(settings: &Settings) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(format!("the setting `log` is not understood: {error}")))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .with_writer(std::io::stderr);
     let started = match settings.log_format {
         LogFormat::Text => builder.try_init(),

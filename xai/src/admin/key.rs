@@ -3,6 +3,7 @@
 use std::{fs, io};
 
 use clap::Subcommand;
+use proxyxai_core::account::key;
 use proxyxai_proto::admin::v1::{
     CreateKeyRequest, DeleteKeyRequest, GetKeyRequest, KeyView, ListKeysRequest, UpdateKeyRequest,
 };
@@ -82,7 +83,32 @@ pub async fn run(
     if matches!(verb, Verb::First) {
         return first(connection, environment);
     }
-    act(verb, &connection.open(environment)?, output).await
+    let api = connection.open(environment)?;
+    if let Verb::Delete { id } = &verb {
+        let id = id.clone();
+        act(verb, &api, output).await?;
+        return forget_first(&id, connection, environment);
+    }
+    act(verb, &api, output).await
+}
+
+/// The first key is kept in plain until it is deleted; when that is done from this machine, at once.
+fn forget_first(
+    id: &str,
+    connection: &Connection,
+    environment: &Environment,
+) -> Result<(), Failure> {
+    let file = connection.data(environment)?.join(FIRST_KEY);
+    let kept = fs::read_to_string(&file).unwrap_or_default();
+    if key::parse(kept.trim()).is_ok_and(|kept| kept.id() == id) {
+        fs::remove_file(&file).map_err(|error| {
+            Failure::failed(format!(
+                "the key is deleted, but its copy in {} cannot be: {error}",
+                file.display()
+            ))
+        })?;
+    }
+    Ok(())
 }
 
 async fn act(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {

@@ -16,10 +16,13 @@ use proxyxai_core::{
 };
 
 use super::sockets::Addresses;
-use crate::failure::Failure;
+use crate::{
+    data::{ADDRESSES, ADMIN_CREDENTIAL, FIRST_KEY, KEY_ENCRYPTION_KEY},
+    failure::Failure,
+};
 
 /// Less than this on the disk, and a gateway does not start.
-const LEAST_FREE: u64 = 64 << 20;
+const LEAST_FREE: u64 = 100 << 20;
 
 /// A data directory that this process holds.
 pub(super) struct DataDir {
@@ -55,6 +58,8 @@ impl DataDir {
             _lock: lock,
         };
         make_dir(&data.events_dir()).map_err(|error| refuse(&error))?;
+        // Those of a process that was killed lead nowhere.
+        data.remove_addresses();
         Ok(data)
     }
 
@@ -69,7 +74,7 @@ impl DataDir {
     /// What administrators show; made at first start.
     pub(super) fn admin_credential(&self, random: &dyn Random) -> Result<SecretString, Failure> {
         let make = || format!("pxai-admin-{}", base62(&random_bytes(random), 40));
-        self.read_or_make("admin-credential", make)
+        self.read_or_make(ADMIN_CREDENTIAL, make)
             .map(SecretString::from)
     }
 
@@ -81,11 +86,11 @@ impl DataDir {
                 .map(|byte| format!("{byte:02x}"))
                 .collect()
         };
-        let text = self.read_or_make("key-encryption-key", make)?;
+        let text = self.read_or_make(KEY_ENCRYPTION_KEY, make)?;
         let wrong = || {
             Failure::failed(format!(
                 "the file {} is no key of 64 hexadecimal digits; put the right one back from your backup",
-                self.path.join("key-encryption-key").display()
+                self.path.join(KEY_ENCRYPTION_KEY).display()
             ))
         };
         let mut key = [0_u8; 32];
@@ -113,27 +118,27 @@ impl DataDir {
 
     /// The first virtual key, while it is kept.
     pub(super) fn first_key(&self) -> Result<Option<String>, Failure> {
-        self.read("first-key")
+        self.read(FIRST_KEY)
     }
 
     pub(super) fn write_first_key(&self, key: &SecretString) -> Result<(), Failure> {
-        self.write("first-key", key.expose_secret())
+        self.write(FIRST_KEY, key.expose_secret())
     }
 
     pub(super) fn remove_first_key(&self) {
-        let _may_be_gone = fs::remove_file(self.path.join("first-key"));
+        let _may_be_gone = fs::remove_file(self.path.join(FIRST_KEY));
     }
 
     /// Tells other programs where the gateway of this directory is.
     pub(super) fn write_addresses(&self, addresses: &Addresses) -> Result<(), Failure> {
         self.write(
-            "addresses.json",
+            ADDRESSES,
             &serde_json::to_string(addresses).unwrap_or_default(),
         )
     }
 
     pub(super) fn remove_addresses(&self) {
-        let _may_be_gone = fs::remove_file(self.path.join("addresses.json"));
+        let _may_be_gone = fs::remove_file(self.path.join(ADDRESSES));
     }
 
     /// A failure with something in the directory.

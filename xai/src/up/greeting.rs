@@ -18,10 +18,7 @@ impl Greeting {
     /// Says it.
     pub(super) fn print(&self) {
         for line in &self.lines {
-            say(&format!(
-                "{:<20} {:<40} ({})",
-                line.name, line.value, line.source
-            ));
+            say(&line.to_string());
         }
         let client = self.addresses.client;
         say("");
@@ -47,7 +44,7 @@ impl Greeting {
             say(
                 "There is no upstream key yet, so requests are refused. Start with XAI_KEYS=sk-…, or add one:",
             );
-            say("  xai provider create openai --kind openai --base-url https://api.openai.com");
+            say("  xai provider create openai --base https://api.openai.com");
             say("  xai upstream-key create --provider openai --secret-file -");
         }
         say("");

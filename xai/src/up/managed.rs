@@ -48,6 +48,8 @@ impl Owner {
 pub(super) struct Wanted {
     pub(super) providers: Vec<Provider>,
     pub(super) keys: Vec<Key>,
+    /// Nothing is said of what else there may be, so nothing is removed.
+    pub(super) keep_others: bool,
 }
 
 /// A provider that shall exist.
@@ -56,6 +58,31 @@ pub(super) struct Provider {
     pub(super) id: String,
     pub(super) kind: ProviderKind,
     pub(super) base_url: String,
+}
+
+impl Provider {
+    /// Whether an object of the control plane says the same.
+    fn is(&self, view: &ProviderView) -> bool {
+        view.provider.as_ref().is_some_and(|other| {
+            other.kind() == self.kind.to_proto() && other.base_url == self.base_url
+        })
+    }
+}
+
+impl Wanted {
+    /// Gives another id to providers whose id means something else: a secret must never go to a base that it is not of.
+    fn step_aside(&mut self, taken: impl Fn(&Provider) -> bool) {
+        for provider in self.providers.iter_mut().filter(|provider| taken(provider)) {
+            let free: String = provider.id.chars().take(59).collect();
+            let free = format!("{free}-env");
+            for key in &mut self.keys {
+                if key.provider_id == provider.id {
+                    key.provider_id.clone_from(&free);
+                }
+            }
+            provider.id = free;
+        }
+    }
 }
 
 /// An upstream key that shall exist. Its id follows from its secret, so another secret is another key.
@@ -100,20 +127,25 @@ impl Objects {
         Ok(!all.is_empty())
     }
 
-    async fn step(&mut self, owner: Owner, wanted: Wanted) -> Result<(), Status> {
+    async fn step(&mut self, owner: Owner, mut wanted: Wanted) -> Result<(), Status> {
         let (providers, keys) = (self.all_providers().await?, self.all_keys().await?);
         let is_ours = |managed_by: i32| managed_by == i32::from(owner.managed_by());
+        wanted.step_aside(|provider| {
+            let taken =
+                |view: &&ProviderView| id_of(view) == provider.id && !is_ours(view.managed_by);
+            providers
+                .iter()
+                .find(taken)
+                .is_some_and(|view| !provider.is(view))
+        });
         for provider in &wanted.providers {
             match providers.iter().find(|view| id_of(view) == provider.id) {
                 None => self.add_provider(owner, provider).await?,
                 Some(view) if is_ours(view.managed_by) => {
-                    self.change_provider(owner, provider, view).await?
+                    self.change_provider(owner, provider, view).await?;
                 }
-                Some(_) => say(&format!(
-                    "{}: provider {} is managed by administrators and stays as it is",
-                    owner.word(),
-                    provider.id
-                )),
+                // Administrators made the very same one; keys can use it.
+                Some(_) => {}
             }
         }
         for key in &wanted.keys {
@@ -121,38 +153,40 @@ impl Objects {
                 self.add_key(owner, key).await?;
             }
         }
+        if wanted.keep_others {
+            return Ok(());
+        }
         for gone in keys.iter().filter(|view| {
             is_ours(view.managed_by) && !wanted.keys.iter().any(|key| key.id == view.id)
         }) {
-            self.keys
-                .delete_upstream_key(DeleteUpstreamKeyRequest {
-                    id: gone.id.clone(),
-                })
-                .await?;
-            say(&format!(
-                "{}: removed upstream key {}",
-                owner.word(),
-                gone.id
-            ));
+            self.remove_key(owner, &gone.id).await?;
         }
         for gone in providers.iter().filter(|view| {
             is_ours(view.managed_by) && !wanted.providers.iter().any(|p| p.id == id_of(view))
         }) {
-            let id = id_of(gone).to_owned();
-            match self
-                .providers
-                .delete_provider(DeleteProviderRequest { id: id.clone() })
-                .await
-            {
-                Ok(_) => say(&format!("{}: removed provider {id}", owner.word())),
-                // Administrators have put keys or routes of their own on it.
-                Err(status) if status.code() == tonic::Code::FailedPrecondition => say(&format!(
-                    "{}: provider {id} stays: {}",
-                    owner.word(),
-                    status.message()
-                )),
-                Err(status) => return Err(status),
-            }
+            self.remove_provider(owner, id_of(gone)).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_key(&mut self, owner: Owner, id: &str) -> Result<(), Status> {
+        let request = DeleteUpstreamKeyRequest { id: id.to_owned() };
+        self.keys.delete_upstream_key(request).await?;
+        say(&format!("{}: removed upstream key {id}", owner.word()));
+        Ok(())
+    }
+
+    async fn remove_provider(&mut self, owner: Owner, id: &str) -> Result<(), Status> {
+        let request = DeleteProviderRequest { id: id.to_owned() };
+        match self.providers.delete_provider(request).await {
+            Ok(_) => say(&format!("{}: removed provider {id}", owner.word())),
+            // Administrators have put keys or routes of their own on it.
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => say(&format!(
+                "{}: provider {id} stays: {}",
+                owner.word(),
+                status.message()
+            )),
+            Err(status) => return Err(status),
         }
         Ok(())
     }
@@ -182,15 +216,13 @@ impl Objects {
         provider: &Provider,
         view: &ProviderView,
     ) -> Result<(), Status> {
-        let kind = i32::from(provider.kind.to_proto());
-        if view.provider.as_ref().is_some_and(|old| {
-            old.kind == kind && old.base_url == provider.base_url && old.allow_private
-        }) {
+        let allowed = view.provider.as_ref().is_some_and(|old| old.allow_private);
+        if provider.is(view) && allowed {
             return Ok(());
         }
         let request = UpdateProviderRequest {
             id: provider.id.clone(),
-            kind: Some(kind),
+            kind: Some(provider.kind.to_proto().into()),
             base_url: Some(provider.base_url.clone()),
             allow_private: Some(true),
             disabled: None,

@@ -15,13 +15,22 @@ use crate::{environment::Environment, failure::Failure};
 
 const DEFAULT_BASE: &str = "https://api.openai.com";
 
-/// What the environment asks for; `None` when XAI_KEYS is not set at all, which changes nothing.
+/// What the environment asks for. A variable that is not set at all changes nothing: `None` when neither is, and no key is removed
+/// without XAI_KEYS.
 pub(super) fn read(environment: &Environment) -> Result<Option<Wanted>, Failure> {
-    let Some(keys) = environment.set("XAI_KEYS") else {
+    let keys = environment.set("XAI_KEYS");
+    if keys.is_none() && environment.set("XAI_BASE").is_none() {
         return Ok(None);
-    };
+    }
     let base = environment.get("XAI_BASE").unwrap_or(DEFAULT_BASE);
     let (mut wanted, mut seen) = (Wanted::default(), BTreeSet::new());
+    wanted.keep_others = keys.is_none();
+    let keys = keys.unwrap_or_default();
+    let base_alone = keys.trim().is_empty().then(|| environment.get("XAI_BASE"));
+    if let Some(base) = base_alone.flatten() {
+        let alone = provider(base, "").map_err(|why| wrong_base(&why))?;
+        wanted.providers.push(alone);
+    }
     for (position, entry) in keys
         .split(',')
         .map(str::trim)
@@ -42,7 +51,7 @@ pub(super) fn read(environment: &Environment) -> Result<Option<Wanted>, Failure>
         let provider =
             provider(own_base.unwrap_or(base), &secret).map_err(|why| match own_base {
                 Some(_) => wrong(&why),
-                None => Failure::usage(format!("XAI_BASE cannot be used: {why}")),
+                None => wrong_base(&why),
             })?;
         let id = key_id(&provider.id, &secret);
         if !seen.insert(id.clone()) {
@@ -58,6 +67,10 @@ pub(super) fn read(environment: &Environment) -> Result<Option<Wanted>, Failure>
         }
     }
     Ok(Some(wanted))
+}
+
+fn wrong_base(why: &str) -> Failure {
+    Failure::usage(format!("XAI_BASE cannot be used: {why}"))
 }
 
 fn provider(base: &str, secret: &str) -> Result<Provider, String> {
@@ -189,5 +202,26 @@ mod tests {
             ],
         );
         assert!(read(&Environment::default()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_base_without_keys_is_a_provider_for_keys_that_come_later() {
+        let check = |variables: &[(&str, &str)], providers: &[&str], keep_others: bool| {
+            let wanted = read(&variables.iter().copied().collect()).unwrap().unwrap();
+            let ids: Vec<&str> = wanted.providers.iter().map(|p| p.id.as_str()).collect();
+            assert_eq!(
+                (ids.as_slice(), wanted.keep_others),
+                (providers, keep_others)
+            );
+            assert!(wanted.keys.is_empty());
+        };
+        check(&[("XAI_BASE", "api.openai.com")], &["openai"], true);
+        check(
+            &[("XAI_BASE", "api.openai.com"), ("XAI_KEYS", "")],
+            &["openai"],
+            false,
+        );
+        check(&[("XAI_BASE", "")], &[], true);
+        check(&[("XAI_KEYS", " ")], &[], false);
     }
 }

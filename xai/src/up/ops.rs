@@ -116,8 +116,25 @@ impl Ops {
         // A proxy on this machine would make everybody look local, so whoever was forwarded shows the credential.
         let forwarded =
             headers.contains_key("x-forwarded-for") || headers.contains_key("forwarded");
-        known || (peer.ip().is_loopback() && !forwarded)
+        known || (peer.ip().is_loopback() && !forwarded && is_local_name(headers))
     }
+}
+
+/// Whether the caller named this machine as itself. A web page that points a name of its own at 127.0.0.1 does not.
+fn is_local_name(headers: &HeaderMap) -> bool {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|value| value.to_str().ok());
+    host.is_some_and(|host| {
+        let name = host.rsplit_once(':').map_or(
+            host,
+            |(name, port)| {
+                if port.contains(']') { host } else { name }
+            },
+        );
+        let literal = name.trim_start_matches('[').trim_end_matches(']');
+        name == "localhost" || literal.parse::<std::net::IpAddr>().is_ok()
+    })
 }
 
 fn refused() -> Response {
@@ -126,4 +143,38 @@ fn refused() -> Response {
         "off this machine, send `Authorization: Bearer <admin credential>`\n",
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, header};
+
+    use super::is_local_name;
+
+    #[test]
+    fn only_this_machine_named_as_itself_needs_no_credential() {
+        let check = |host: &'static str, local: bool| {
+            let headers = HeaderMap::from_iter([(header::HOST, HeaderValue::from_static(host))]);
+            assert_eq!(is_local_name(&headers), local, "{host}");
+        };
+        for host in [
+            "localhost",
+            "localhost:3445",
+            "127.0.0.1:3445",
+            "127.0.0.1",
+            "[::1]:3445",
+            "[::1]",
+        ] {
+            check(host, true);
+        }
+        for host in [
+            "evil.example",
+            "evil.example:3445",
+            "localhost.evil.example",
+            "",
+        ] {
+            check(host, false);
+        }
+        assert!(!is_local_name(&HeaderMap::new()));
+    }
 }

@@ -49,6 +49,7 @@ impl Demo {
                 key("demo-anthropic", 1),
                 key("demo-anthropic", 2),
             ],
+            keep_others: false,
         }
     }
 }

@@ -84,8 +84,7 @@ fn a_request_goes_through_and_its_usage_is_booked() {
         "{usage:?}"
     );
     assert!(usage.tokens.unwrap().output > 0);
-    // A model without a price is never taken for free.
-    assert_eq!(usage.cost_nano_usd > 0, usage.unpriced == 0, "{usage:?}");
+    assert!(usage.cost_nano_usd > 0 && usage.unpriced == 0, "{usage:?}");
 }
 
 #[test]
