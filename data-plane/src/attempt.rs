@@ -415,8 +415,13 @@ fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
     };
     let exhausted = when_none_left(&ends);
     if let Exhausted::RateLimited { attempt } = exhausted
-        && let Some(kept) = failed.get_mut(attempt).and_then(|one| one.kept.take())
+        && let Some(mut kept) = failed.get_mut(attempt).and_then(|one| one.kept.take())
     {
+        if failed.len() > 1 {
+            // What could be tried elsewhere was tried: a client that tries again would multiply it.
+            let spent = HeaderValue::from_static("false");
+            kept.headers.insert("x-should-retry", spent);
+        }
         return Ok(Answer::Kept(kept));
     }
     if let Exhausted::KeyRefused { attempt } = exhausted

@@ -1,21 +1,25 @@
 //! Reads the body of a request, within its limits.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header::CONTENT_ENCODING};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use crate::{headers::content_length, respond::Failure};
+use crate::{context::Context, headers::content_length, respond::Failure, timers::within};
+
+/// Of the body of a refused request: what is read so that the client gets to read the refusal.
+const LEFTOVER: usize = 64 << 20;
+const LEFTOVER_TIME: Duration = Duration::from_secs(10);
 
 /// The whole body: the bytes as they came when they came at once, joined otherwise.
 pub(crate) async fn read(
+    cx: &Context,
     headers: &HeaderMap,
-    body: Incoming,
-    limit: usize,
-    patience: Duration,
+    body: &mut Incoming,
 ) -> Result<Bytes, Failure> {
+    let limit = cx.settings.body_limit;
     let encoded = headers
         .get(CONTENT_ENCODING)
         .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
@@ -28,21 +32,21 @@ pub(crate) async fn read(
     if announced > limit {
         return Err(Failure::TooLarge(limit));
     }
-    collect(body, announced, limit, patience).await
+    collect(cx, body, announced, limit).await
 }
 
 async fn collect(
-    mut body: Incoming,
+    cx: &Context,
+    body: &mut Incoming,
     announced: usize,
     limit: usize,
-    patience: Duration,
 ) -> Result<Bytes, Failure> {
     let mut first = Bytes::new();
     let mut joined = BytesMut::new();
     loop {
-        let frame = tokio::time::timeout(patience, body.frame())
+        let frame = within(&cx.timers, cx.settings.head_timeout, body.frame())
             .await
-            .map_err(|_| Failure::BodyLost)?;
+            .ok_or(Failure::BodyLost)?;
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|_| Failure::BodyLost)?.into_data() else {
             continue;
@@ -75,4 +79,22 @@ async fn collect(
     } else {
         joined.freeze()
     })
+}
+
+/// Reads on behind a refusal: a connection that is closed with bytes unread takes the refusal along.
+pub(crate) fn discard(cx: &Rc<Context>, mut body: Incoming) {
+    let timers = Rc::clone(&cx.timers);
+    cx.spawn(async move {
+        let mut left = LEFTOVER;
+        let rest = async {
+            while let Some(Ok(frame)) = body.frame().await {
+                let read = frame.data_ref().map_or(0, Bytes::len);
+                match left.checked_sub(read) {
+                    Some(rest) => left = rest,
+                    None => return,
+                }
+            }
+        };
+        within(&timers, LEFTOVER_TIME, rest).await;
+    });
 }

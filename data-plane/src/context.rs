@@ -1,9 +1,17 @@
 //! What a request needs of its core: everything here belongs to one thread, but for the handles that say otherwise.
 
-use std::{cell::Cell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use moka::sync::Cache;
 use proxyxai_core::ports::{Clock, Random, random_bytes};
+use tokio::task::JoinSet;
 
 use crate::{
     config::ConfigHandle,
@@ -12,6 +20,7 @@ use crate::{
     net::{Dial, DialFactory},
     pool::Pool,
     report::EventSender,
+    timers::Timers,
 };
 
 /// How a node behaves. Durations are wall-clock differences of a monotonic clock.
@@ -84,6 +93,12 @@ pub(crate) struct Context {
     pub(crate) pool: Pool,
     pub(crate) counters: Arc<CoreCounters>,
     pub(crate) in_flight: Cell<usize>,
+    pub(crate) timers: Rc<Timers>,
+    /// No new request: connections close after the one that they are at.
+    pub(crate) draining: Cell<bool>,
+    /// The time to drain is over: what still runs ends with an error.
+    pub(crate) ending: Cell<bool>,
+    tasks: RefCell<JoinSet<()>>,
     ids: RequestIds,
 }
 
@@ -104,7 +119,23 @@ impl Context {
             pool: Pool::default(),
             counters,
             in_flight: Cell::new(0),
+            timers: Rc::default(),
+            draining: Cell::new(false),
+            ending: Cell::new(false),
+            tasks: RefCell::default(),
         })
+    }
+
+    /// Runs a task that ends with the core.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let mut tasks = self.tasks.borrow_mut();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_local(task);
+    }
+
+    /// Ends every task.
+    pub(crate) fn stop_tasks(&self) {
+        drop(self.tasks.take());
     }
 
     /// A name for a request, unique among all that ever were.

@@ -82,6 +82,8 @@ fn stays_here(name: &str) -> bool {
         || ["x-forwarded-", "x-openwebui-user-", "x-proxyxai-"]
             .iter()
             .any(|prefix| name.starts_with(prefix))
+        // Some servers read `_` as `-`: such a name could pass for one that stays here.
+        || name.contains('_')
 }
 
 fn is_hidden(name: &str, keep_limits: bool) -> bool {

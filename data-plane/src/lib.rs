@@ -10,8 +10,10 @@ mod body;
 pub mod config;
 pub mod context;
 pub mod dial;
+mod edge;
 #[cfg(test)]
 mod fakes;
+mod head;
 mod headers;
 mod identify;
 pub mod keys;
@@ -26,3 +28,5 @@ pub mod report;
 mod request;
 mod respond;
 mod serve;
+mod timers;
+mod visitor;

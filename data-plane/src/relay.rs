@@ -21,6 +21,7 @@ use http_body::{Body, Frame, SizeHint};
 use crate::{
     attempt::{Call, Coming},
     context::Context,
+    serve::Busy,
 };
 use events::Events;
 use plain::Plain;
@@ -30,7 +31,7 @@ use source::Source;
 pub(crate) struct AnswerBody {
     kind: Kind,
     /// Lives as long as the answer, for whoever counts requests in flight.
-    guard: Option<Rc<dyn std::any::Any>>,
+    guard: Option<Busy>,
 }
 
 enum Kind {
@@ -74,7 +75,7 @@ impl AnswerBody {
     }
 
     /// Keeps `guard` until the answer is over.
-    pub(crate) fn keep(&mut self, guard: Rc<dyn std::any::Any>) {
+    pub(crate) fn keep(&mut self, guard: Busy) {
         self.guard = Some(guard);
     }
 }

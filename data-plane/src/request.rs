@@ -3,11 +3,18 @@
 //! Each step is one line of `exchange` and one room elsewhere. Steps that decide live in `core` and cannot do I/O; steps that act live
 //! beside this file and cannot decide.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc};
+use std::{
+    future::{Future, poll_fn},
+    net::IpAddr,
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
-use hyper::body::Incoming;
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use hyper::body::{Body as _, Incoming};
 use proxyxai_core::dialect::{
     Dialect, Endpoint, NoEndpoint,
     endpoint::{dialect_of_path, find},
@@ -20,31 +27,51 @@ use crate::{
     body,
     config::Pinned,
     context::Context,
+    edge,
+    head::Head,
     headers, identify,
     meter::{Caller, Facts},
     models,
     relay::AnswerBody,
     respond::{Failure, respond},
+    visitor::Visitor,
 };
 
 /// Serves one request. Never fails: every [`Failure`] becomes an answer in one place.
 pub(crate) async fn serve(
     cx: Rc<Context>,
     request: Request<Incoming>,
-    from: IpAddr,
+    seen: Head,
+    visitor: Rc<Visitor>,
 ) -> Response<AnswerBody> {
     let (began, request_id) = (cx.clock.monotonic(), cx.request_id());
-    let anthropic = request.headers().contains_key("anthropic-version")
-        || request.headers().contains_key("x-api-key");
-    let endpoint = find(request.method().as_str(), request.uri().path());
+    let (head, mut body) = request.into_parts();
+    let anthropic =
+        head.headers.contains_key("anthropic-version") || head.headers.contains_key("x-api-key");
+    let endpoint = find(head.method.as_str(), head.uri.path());
     let dialect = match endpoint {
         Ok(endpoint) => endpoint.dialect(anthropic),
-        Err(_) => dialect_of_path(request.uri().path(), anthropic),
+        Err(_) => dialect_of_path(head.uri.path(), anthropic),
     };
-    let mut response = match exchange(&cx, request, endpoint, dialect, &request_id, from).await {
+    let expects = head.headers.contains_key(header::EXPECT);
+    let asked = Asked {
+        endpoint,
+        dialect,
+        request_id: &request_id,
+        seen,
+        from: visitor.peer,
+    };
+    let exchange = exchange(&cx, head, &mut body, &asked);
+    let mut response = match unless_ending(&cx, exchange).await {
         Ok(response) => response,
         Err(failure) => respond(&failure, dialect, &request_id),
     };
+    if !body.is_end_stream() {
+        visitor.body_unread();
+        if !expects && !response.headers().contains_key(header::CONNECTION) {
+            body::discard(&cx, body);
+        }
+    }
     let name = HeaderValue::try_from(request_id).unwrap_or(HeaderValue::from_static(""));
     response
         .headers_mut()
@@ -59,32 +86,55 @@ pub(crate) async fn serve(
     response
 }
 
-async fn exchange(
-    cx: &Rc<Context>,
-    request: Request<Incoming>,
+/// A request, as far as its head tells.
+struct Asked<'a> {
     endpoint: Result<Endpoint, NoEndpoint>,
     dialect: Dialect,
-    request_id: &str,
+    request_id: &'a str,
+    /// What its raw bytes looked like.
+    seen: Head,
     from: IpAddr,
+}
+
+/// The future's result, or a refusal once the time to drain is over.
+async fn unless_ending<T>(
+    cx: &Context,
+    exchange: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut exchange = pin!(exchange);
+    poll_fn(|task| match exchange.as_mut().poll(task) {
+        Poll::Ready(result) => Poll::Ready(result),
+        Poll::Pending if cx.ending.get() => Poll::Ready(Err(Failure::Stopping)),
+        Poll::Pending => Poll::Pending,
+    })
+    .await
+}
+
+async fn exchange(
+    cx: &Rc<Context>,
+    head: Parts,
+    body: &mut Incoming,
+    asked: &Asked<'_>,
 ) -> Result<Response<AnswerBody>, Failure> {
-    let (head, body) = request.into_parts();
-    check_head(&head)?; // 0 one host, one framing
-    if let Some(answer) = greeting(&head) {
+    let Asked {
+        endpoint,
+        dialect,
+        request_id,
+        seen,
+        from,
+    } = *asked;
+    edge::check(&head, seen)?; // 0 one host, one framing
+    if let Some(answer) = edge::greeting(&head) {
         return Ok(answer);
     }
     let endpoint = endpoint.map_err(no_endpoint)?;
+    edge::refuse_upgrade(&head)?;
     let pinned = cx.config.current(); // 1 pin one configuration for the whole life
     let caller = identify::identify(cx, &pinned, &head.headers, from).await?; // 2 who asks
     if endpoint == Endpoint::Models {
         return models::answer(cx, &pinned, caller, dialect, head, request_id).await;
     }
-    let body = body::read(
-        &head.headers,
-        body,
-        cx.settings.body_limit,
-        cx.settings.head_timeout,
-    )
-    .await?;
+    let body = body::read(cx, &head.headers, body).await?;
     let intent = intent::read(endpoint, &body)?; // 3 what they ask for
     caller
         .accounts
@@ -174,71 +224,6 @@ pub(crate) fn relay(cx: &Rc<Context>, call: &Call, answer: Answer) -> Response<A
             response
         }
     }
-}
-
-/// What hyper lets pass and an edge must not (RFC 9110 §7.2, RFC 9112 §6.1, §6.3).
-fn check_head(head: &Parts) -> Result<(), Failure> {
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(HeaderValue::as_bytes);
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._:[]%".contains(b);
-    if hosts.next().is_some()
-        || !host.is_some_and(|host| !host.is_empty() && host.iter().all(plain))
-    {
-        return Err(Failure::BadHead(
-            "a request has exactly one valid Host header",
-        ));
-    }
-    if head.method == Method::CONNECT
-        || head
-            .uri
-            .authority()
-            .is_some_and(|a| Some(a.as_str().as_bytes()) != host)
-    {
-        return Err(Failure::BadHead("this is no proxy: ask for a path"));
-    }
-    let coded = head.headers.get_all(header::TRANSFER_ENCODING);
-    if coded.iter().any(|coding| {
-        !coding
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"chunked")
-    }) || coded.iter().count() > 1
-    {
-        return Err(Failure::BadHead("the one transfer coding is `chunked`"));
-    }
-    if coded.iter().next().is_some() && head.headers.contains_key(header::CONTENT_LENGTH) {
-        return Err(Failure::BadHead(
-            "a request has Content-Length or Transfer-Encoding, not both",
-        ));
-    }
-    if head.headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
-        return Err(Failure::BadHead("a request has one Content-Length"));
-    }
-    Ok(())
-}
-
-/// What this is and what to do next, for people and probes that look at the address itself.
-fn greeting(head: &Parts) -> Option<Response<AnswerBody>> {
-    let path = head.uri.path();
-    let looks = matches!(head.method, Method::GET | Method::HEAD);
-    if !looks || !(path == "/" || path == "/api/hello") {
-        return None;
-    }
-    let text = "This is ProxyXAI, an AI API gateway.\n\n\
-        OpenAI clients:     base URL http://THIS-ADDRESS/v1\n\
-        Anthropic clients:  base URL http://THIS-ADDRESS\n\
-        API key:            a virtual key, sk-pxai-…\n\n\
-        An administrator makes virtual keys with `xai key create`; `xai key first` shows the first one.\n";
-    let mut response = Response::new(AnswerBody::whole(if head.method == Method::HEAD {
-        Bytes::new()
-    } else {
-        Bytes::from_static(text.as_bytes())
-    }));
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
-    Some(response)
 }
 
 fn no_endpoint(reason: NoEndpoint) -> Failure {

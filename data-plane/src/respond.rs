@@ -18,6 +18,9 @@ pub(crate) enum Failure {
     /// The head of the request is not one.
     #[error("{0}")]
     BadHead(&'static str),
+    /// Another protocol is asked for.
+    #[error("this path speaks plain HTTP; send the request without an upgrade")]
+    Upgrade,
     /// The body cannot be read.
     #[error("{0}")]
     Body(#[from] InvalidBody),
@@ -72,6 +75,9 @@ pub(crate) enum Failure {
     /// Too much is in flight.
     #[error("the gateway is busy; try again in a second")]
     Overloaded,
+    /// The node stops, and its time to drain is over.
+    #[error("the gateway is stopping; try again in a second")]
+    Stopping,
     /// No upstream key serves the request.
     #[error(
         "no upstream key serves {what}; an administrator adds one with `xai provider create` and `xai upstream-key create`, or by XAI_KEYS at the start of `xai up`"
@@ -112,7 +118,9 @@ impl Failure {
     /// What it is in the words of machines.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
-            Self::BadHead(_) | Self::Body(_) | Self::BodyLost => ErrorCode::InvalidRequest,
+            Self::BadHead(_) | Self::Upgrade | Self::Body(_) | Self::BodyLost => {
+                ErrorCode::InvalidRequest
+            }
             Self::TooLarge(_) => ErrorCode::TooLarge,
             Self::Encoded => ErrorCode::UnsupportedEncoding,
             Self::UnknownPath | Self::NoSuchModel(_) => ErrorCode::NotFound,
@@ -125,7 +133,9 @@ impl Failure {
             Self::Account(AccountRefusal::Suspended { .. } | AccountRefusal::Unknown) => {
                 ErrorCode::PermissionDenied
             }
-            Self::KeyUnchecked | Self::NotReady | Self::Overloaded => ErrorCode::Unavailable,
+            Self::KeyUnchecked | Self::NotReady | Self::Overloaded | Self::Stopping => {
+                ErrorCode::Unavailable
+            }
             Self::NoUpstream { .. } => ErrorCode::NoUpstream,
             Self::UpstreamKeyRefused { .. } => ErrorCode::UpstreamKeyRefused,
             Self::UpstreamFailed {
@@ -137,12 +147,32 @@ impl Failure {
         }
     }
 
+    /// The status of the code, but where HTTP has one for this very case.
+    fn status(&self) -> StatusCode {
+        if matches!(self, Self::Upgrade) {
+            return StatusCode::UPGRADE_REQUIRED;
+        }
+        if matches!(self, Self::BodyLost) {
+            return StatusCode::REQUEST_TIMEOUT;
+        }
+        StatusCode::from_u16(self.code().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Whether what follows on the connection cannot be told from this request.
+    fn ends_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::BadHead(_) | Self::Upgrade | Self::BodyLost | Self::Stopping
+        )
+    }
+
     /// Seconds after which it may be tried again.
     fn retry_after(&self) -> Option<&'static str> {
         match self {
-            Self::KeyUnchecked | Self::NotReady | Self::Overloaded => Some("1"),
+            Self::KeyUnchecked | Self::NotReady | Self::Overloaded | Self::Stopping => Some("1"),
             Self::Stranger => Some("10"),
             Self::BadHead(_)
+            | Self::Upgrade
             | Self::Body(_)
             | Self::BodyLost
             | Self::TooLarge(_)
@@ -181,8 +211,7 @@ pub(crate) fn respond(
     let code = failure.code();
     let body = error::body(dialect, code, &failure.to_string(), request_id);
     let mut response = Response::new(AnswerBody::whole(body.into()));
-    *response.status_mut() =
-        StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = failure.status();
     let headers = response.headers_mut();
     headers.insert(
         header::CONTENT_TYPE,
@@ -193,6 +222,12 @@ pub(crate) fn respond(
     }
     if let Some(seconds) = failure.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+    }
+    if failure.ends_connection() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if failure.retry_after().is_some() && !matches!(failure, Failure::Stranger) {
+        headers.insert("x-should-retry", HeaderValue::from_static("true"));
     }
     if failure.retry_is_spent() {
         headers.insert("x-should-retry", HeaderValue::from_static("false"));

@@ -1,16 +1,28 @@
 //! Takes connections of clients on one core, and lets each go in its time.
 //!
 //! Invariants: a connection that does not send a whole head in time is closed, also one that sends nothing at all; more connections or
-//! requests than the core may hold are refused at once; when the node stops, connections between two requests close, and
-//! requests in flight get their time.
+//! requests than the core may hold are refused at once; when the node stops, connections between two requests close, requests
+//! in flight get their time, and what is left then ends with an error; every task that was started ends with the core.
 
-use std::{cell::Cell, net::IpAddr, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    future::{Future as _, poll_fn},
+    net::IpAddr,
+    rc::Rc,
+    task::Poll,
+    time::Duration,
+};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::time::sleep;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    io::AsyncWriteExt as _,
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::Context,
@@ -18,29 +30,38 @@ use crate::{
     relay::AnswerBody,
     request,
     respond::{Failure, respond},
+    visitor::{Visitor, Watched},
 };
 
-/// Largest head of a request.
+/// Largest head of a request; also how much of a body is read at a time.
 const HEAD_BYTES: usize = 64 << 10;
-const MAX_HEADERS: usize = 100;
 /// After the system refused a connection (no more files, say), before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long what is ended may take to say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// When one core stops: first new connections, then those in flight.
 #[derive(Clone)]
 pub(crate) struct Stop {
     /// No new connection and no new request.
     pub(crate) drain: CancellationToken,
-    /// Not one byte more.
+    /// What is in flight ends now.
     pub(crate) abort: CancellationToken,
+}
+
+/// Connections that are open.
+#[derive(Default)]
+struct Connections {
+    open: Cell<usize>,
+    none_left: Notify,
 }
 
 /// Serves one core until it has drained.
 pub(crate) async fn serve(cx: Rc<Context>, mut listener: Listener, stop: Stop) {
-    let connections = TaskTracker::new();
-    let open = Rc::new(Cell::new(0_usize));
-    let house = tokio::task::spawn_local(keep_house(Rc::clone(&cx)));
+    let connections = Rc::new(Connections::default());
+    cx.spawn(Rc::clone(&cx.timers).run());
+    cx.spawn(keep_house(Rc::clone(&cx)));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -48,16 +69,13 @@ pub(crate) async fn serve(cx: Rc<Context>, mut listener: Listener, stop: Stop) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(_) if open.get() >= cx.settings.max_connections => cx.counters.shed(),
+            Ok((io, _)) if connections.open.get() >= cx.settings.max_connections => {
+                cx.counters.shed();
+                cx.spawn(turn_away(io));
+            }
             Ok((io, from)) => {
-                let one = connection(
-                    Rc::clone(&cx),
-                    io,
-                    from.ip(),
-                    stop.clone(),
-                    Open::new(&cx, &open),
-                );
-                connections.spawn_local(one);
+                let open = Open::new(&cx, &connections);
+                cx.spawn(connection(Rc::clone(&cx), io, from.ip(), open));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -66,9 +84,29 @@ pub(crate) async fn serve(cx: Rc<Context>, mut listener: Listener, stop: Stop) {
         }
     }
     drop(listener);
-    connections.close();
-    connections.wait().await;
-    house.abort();
+    leave(&cx, &connections, &stop).await;
+    cx.stop_tasks();
+}
+
+async fn leave(cx: &Context, connections: &Connections, stop: &Stop) {
+    cx.draining.set(true);
+    cx.timers.wake_all();
+    tokio::select! {
+        biased;
+        () = connections.none_left() => return,
+        () = stop.abort.cancelled() => {}
+    }
+    cx.ending.set(true);
+    cx.timers.wake_all();
+    let _who_does_not_listen = timeout(LAST_WORDS, connections.none_left()).await;
+}
+
+impl Connections {
+    async fn none_left(&self) {
+        while self.open.get() > 0 {
+            self.none_left.notified().await;
+        }
+    }
 }
 
 async fn keep_house(cx: Rc<Context>) {
@@ -78,144 +116,104 @@ async fn keep_house(cx: Rc<Context>) {
     }
 }
 
-async fn connection(cx: Rc<Context>, io: Io, from: IpAddr, stop: Stop, _open: Open) {
-    let state = Rc::new(Connection {
-        busy: Cell::new(0),
-        idle_since: Cell::new(cx.clock.monotonic()),
-        served: Cell::new(false),
-    });
-    let service = service_fn(|request| handle(Rc::clone(&cx), Rc::clone(&state), request, from));
-    let serving = http1::Builder::new()
-        .max_buf_size(HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        .keep_alive(true)
-        .serve_connection(TokioIo::new(io), service);
-    let mut serving = std::pin::pin!(serving);
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            biased;
-            () = stop.abort.cancelled() => return,
-            () = stop.drain.cancelled(), if !draining => {
-                draining = true;
-                serving.as_mut().graceful_shutdown();
-            }
-            ended = serving.as_mut() => {
+async fn turn_away(mut io: Io) {
+    const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let _who_does_not_listen = timeout(LAST_WORDS, io.write_all(REFUSAL)).await;
+}
+
+async fn connection(cx: Rc<Context>, io: Io, from: IpAddr, _open: Open) {
+    let visitor = Visitor::new(from, &cx.timers, &cx.settings);
+    let service = service_fn(|request| handle(Rc::clone(&cx), Rc::clone(&visitor), request));
+    let watched = TokioIo::new(Watched::new(io, Rc::clone(&visitor)));
+    let mut http = http1::Builder::new();
+    http.max_buf_size(HEAD_BYTES).header_read_timeout(None);
+    let mut serving = std::pin::pin!(http.serve_connection(watched, service));
+    let mut leaving = false;
+    poll_fn(|task| {
+        if cx.draining.get() && !std::mem::replace(&mut leaving, true) {
+            serving.as_mut().graceful_shutdown();
+        }
+        match serving.as_mut().poll(task) {
+            Poll::Ready(ended) => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "a client's connection ended");
                 }
-                return;
+                Poll::Ready(())
             }
-            // One timer for a connection, not one for a request.
-            () = sleep(state.patience(&cx)) => if state.is_late(&cx) {
-                return;
-            },
+            Poll::Pending => visitor.poll_overdue(task),
         }
-    }
+    })
+    .await;
 }
 
 async fn handle(
     cx: Rc<Context>,
-    state: Rc<Connection>,
+    visitor: Rc<Visitor>,
     request: Request<Incoming>,
-    from: IpAddr,
-) -> Result<Response<AnswerBody>, std::convert::Infallible> {
-    let busy = Busy::new(&cx, &state);
+) -> Result<Response<AnswerBody>, Infallible> {
+    let head = visitor.begin();
+    let busy = Busy::new(&cx, &visitor);
     if cx.in_flight.get() > cx.settings.max_in_flight {
         cx.counters.shed();
+        visitor.body_unread();
         let dialect =
             proxyxai_core::dialect::endpoint::dialect_of_path(request.uri().path(), false);
-        return Ok(respond(&Failure::Overloaded, dialect, &cx.request_id()));
+        let mut response = respond(&Failure::Overloaded, dialect, &cx.request_id());
+        response.body_mut().keep(busy);
+        return Ok(response);
     }
-    let mut response = request::serve(cx, request, from).await;
+    let mut response = request::serve(cx, request, head, visitor).await;
     response.body_mut().keep(busy);
     Ok(response)
 }
 
-/// What is known of a connection without asking hyper.
-struct Connection {
-    busy: Cell<usize>,
-    idle_since: Cell<Duration>,
-    served: Cell<bool>,
-}
-
-impl Connection {
-    fn limit(&self, cx: &Context) -> Duration {
-        if self.served.get() {
-            cx.settings.keep_alive
-        } else {
-            cx.settings.head_timeout
-        }
-    }
-
-    /// How long it may be before somebody looks again.
-    fn patience(&self, cx: &Context) -> Duration {
-        let quiet = cx.clock.monotonic().saturating_sub(self.idle_since.get());
-        let left = if self.busy.get() > 0 {
-            self.limit(cx)
-        } else {
-            self.limit(cx).saturating_sub(quiet)
-        };
-        left.max(Duration::from_millis(10))
-    }
-
-    /// Whether it has waited too long for a head.
-    fn is_late(&self, cx: &Context) -> bool {
-        self.busy.get() == 0
-            && cx.clock.monotonic().saturating_sub(self.idle_since.get()) >= self.limit(cx)
-    }
-}
-
 /// One request in flight, until its answer is over or dropped.
-struct Busy {
+pub(crate) struct Busy {
     cx: Rc<Context>,
-    state: Rc<Connection>,
+    visitor: Rc<Visitor>,
 }
 
 impl Busy {
-    fn new(cx: &Rc<Context>, state: &Rc<Connection>) -> Rc<Self> {
-        state.busy.set(state.busy.get().saturating_add(1));
-        state.served.set(true);
+    fn new(cx: &Rc<Context>, visitor: &Rc<Visitor>) -> Self {
         cx.in_flight.set(cx.in_flight.get().saturating_add(1));
         cx.counters.set_in_flight(cx.in_flight.get());
-        Rc::new(Self {
+        Self {
             cx: Rc::clone(cx),
-            state: Rc::clone(state),
-        })
+            visitor: Rc::clone(visitor),
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.state.busy.set(self.state.busy.get().saturating_sub(1));
-        self.state.idle_since.set(self.cx.clock.monotonic());
-        self.cx
-            .in_flight
-            .set(self.cx.in_flight.get().saturating_sub(1));
-        self.cx.counters.set_in_flight(self.cx.in_flight.get());
+        self.visitor.end();
+        let left = self.cx.in_flight.get().saturating_sub(1);
+        self.cx.in_flight.set(left);
+        self.cx.counters.set_in_flight(left);
     }
 }
 
 /// One open connection.
 struct Open {
     cx: Rc<Context>,
-    count: Rc<Cell<usize>>,
+    all: Rc<Connections>,
 }
 
 impl Open {
-    fn new(cx: &Rc<Context>, count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get().saturating_add(1));
-        cx.counters.set_connections(count.get());
+    fn new(cx: &Rc<Context>, all: &Rc<Connections>) -> Self {
+        all.open.set(all.open.get().saturating_add(1));
+        cx.counters.set_connections(all.open.get());
         Self {
             cx: Rc::clone(cx),
-            count: Rc::clone(count),
+            all: Rc::clone(all),
         }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.count.set(self.count.get().saturating_sub(1));
-        self.cx.counters.set_connections(self.count.get());
+        self.all.open.set(self.all.open.get().saturating_sub(1));
+        self.cx.counters.set_connections(self.all.open.get());
+        self.all.none_left.notify_one();
     }
 }

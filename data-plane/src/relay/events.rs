@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    task::{Context as Task, Poll, ready},
+    task::{Context as Task, Poll},
 };
 
 use bytes::Bytes;
@@ -46,7 +46,18 @@ impl Events {
             let Some(source) = &mut self.source else {
                 return Poll::Ready(None);
             };
-            match ready!(source.poll(task)) {
+            let piece = match source.poll(task) {
+                Poll::Pending if source.is_ending() => {
+                    self.broke(
+                        "gateway_stopped",
+                        "the gateway is stopping; the stream was ended",
+                    );
+                    continue;
+                }
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(piece) => piece,
+            };
+            match piece {
                 Piece::Data(data) => self.take(data),
                 Piece::End => self.end(),
                 Piece::Broken => self.broke(

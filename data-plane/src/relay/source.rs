@@ -84,6 +84,11 @@ impl Source {
         }
     }
 
+    /// Whether the node ends what is left.
+    pub(super) fn is_ending(&self) -> bool {
+        self.cx.ending.get()
+    }
+
     fn poll_silence(&mut self, task: &mut Task<'_>) -> Poll<()> {
         let allowed = self.cx.settings.idle_timeout;
         loop {

@@ -1,0 +1,15 @@
+//! A whole core in-process, against scripted upstreams over loopback: what clients see, and what is booked.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    clippy::arithmetic_side_effects,
+    reason = "tests"
+)]
+
+mod edge;
+mod harness;
+mod plane;
+mod retries;
+mod streams;
+mod whole;
