@@ -7,7 +7,7 @@ import pytest
 
 from conftest import ANTHROPIC_KEYS
 
-MODEL = "claude-sonnet-4-5"
+MODEL = "claude-haiku-4-5"
 ASK = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "[[sim tokens=12]] say something about the sea"}]}
 TOOLS = [{"name": "get_weather", "description": "weather of a city",
           "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}]
