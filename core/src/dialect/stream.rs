@@ -136,7 +136,7 @@ impl StreamMeter {
         match &self.found {
             Found::Nothing => None,
             Found::Openai(usage) => Some(usage.clone()),
-            Found::Anthropic(usage) => Some(usage.usage()),
+            Found::Anthropic(usage) => usage.usage(),
         }
     }
 
@@ -320,7 +320,7 @@ impl Chunk {
             Ok(())
         })?;
         chunk.has_usage = own.is_some();
-        chunk.usage = own.or(groq).map(|usage| usage.usage(tier));
+        chunk.usage = own.or(groq).and_then(|usage| usage.usage(tier));
         Ok(chunk)
     }
 }

@@ -65,14 +65,14 @@ pub fn usage_of_answer(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
     match endpoint {
         Endpoint::Messages => serde_json::from_slice::<Option<AnthropicUsage>>(text(usage?))
             .ok()?
-            .map(|u| u.usage()),
+            .and_then(|u| u.usage()),
         Endpoint::ChatCompletions | Endpoint::Embeddings => {
             let tier = tier
                 .and_then(|range| serde_json::from_slice(text(range)).ok())
                 .flatten();
             serde_json::from_slice::<Option<OpenaiUsage>>(text(usage?))
                 .ok()?
-                .map(|u| u.usage(tier))
+                .and_then(|u| u.usage(tier))
         }
         Endpoint::Models => None,
     }
@@ -123,8 +123,8 @@ impl<'de> Deserialize<'de> for Count {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct OpenaiUsage {
-    prompt_tokens: Count,
-    completion_tokens: Count,
+    prompt_tokens: Option<Count>,
+    completion_tokens: Option<Count>,
     prompt_tokens_details: Option<PromptDetails>,
     completion_tokens_details: Option<CompletionDetails>,
     total_tokens: Count,
@@ -146,9 +146,13 @@ struct CompletionDetails {
 }
 
 impl OpenaiUsage {
-    pub(super) fn usage(&self, tier: Option<String>) -> Usage {
+    /// The usage; `None` when there is a `usage` that counts nothing at all.
+    pub(super) fn usage(&self, tier: Option<String>) -> Option<Usage> {
         let details = self.prompt_tokens_details.as_ref();
-        let prompt = self.prompt_tokens.0;
+        let prompt = self
+            .prompt_tokens
+            .or(self.completion_tokens.map(|_| Count(0)))?
+            .0;
         let cache_read = details
             .map_or(0, |d| d.cached_tokens.0)
             .max(self.prompt_cache_hit_tokens.0)
@@ -156,7 +160,7 @@ impl OpenaiUsage {
         let cache_write = details
             .map_or(0, |d| d.cache_write_tokens.0)
             .min(prompt.saturating_sub(cache_read));
-        Usage {
+        Some(Usage {
             tokens: Tokens {
                 input: prompt
                     .saturating_sub(cache_read)
@@ -164,27 +168,24 @@ impl OpenaiUsage {
                 cache_read,
                 cache_write_5m: cache_write,
                 cache_write_1h: 0,
-                output: self.output(),
+                output: self.output(prompt),
             },
             web_searches: 0,
             tier: priced_tier(tier),
-        }
+        })
     }
 
     /// Output with reasoning. Some servers (xAI, Gemini's compatible endpoint) keep reasoning out of `completion_tokens`, and show
     /// that by a total that exceeds the sum of the other two.
-    fn output(&self) -> u64 {
-        let completion = self.completion_tokens.0;
+    fn output(&self, prompt: u64) -> u64 {
+        let completion = self.completion_tokens.unwrap_or_default().0;
         let beyond = self
             .total_tokens
             .0
-            .saturating_sub(self.prompt_tokens.0)
+            .saturating_sub(prompt)
             .saturating_sub(completion);
-        let reasoning = self
-            .completion_tokens_details
-            .as_ref()
-            .map_or(0, |d| d.reasoning_tokens.0);
-        completion.saturating_add(beyond.min(reasoning))
+        let details = self.completion_tokens_details.as_ref();
+        completion.saturating_add(beyond.min(details.map_or(0, |d| d.reasoning_tokens.0)))
     }
 }
 
@@ -238,14 +239,16 @@ impl AnthropicUsage {
         newer(&mut self.speed, later.speed);
     }
 
-    pub(super) fn usage(&self) -> Usage {
+    /// The usage; `None` when there is a `usage` that counts nothing at all.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.input_tokens.or(self.output_tokens)?;
         let count = |field: Option<Count>| field.map_or(0, |c| c.0);
         let written = count(self.cache_creation_input_tokens);
         let long = self
             .cache_creation
             .map_or(0, |c| c.ephemeral_1h_input_tokens.0)
             .min(written);
-        Usage {
+        Some(Usage {
             tokens: Tokens {
                 input: count(self.input_tokens),
                 cache_read: count(self.cache_read_input_tokens),
@@ -256,7 +259,7 @@ impl AnthropicUsage {
             web_searches: self.server_tool_use.map_or(0, |t| t.web_search_requests.0),
             tier: priced_tier(self.speed.clone())
                 .or_else(|| priced_tier(self.service_tier.clone())),
-        }
+        })
     }
 }
 

@@ -117,6 +117,9 @@ fn split_authority(authority: &str) -> Result<(&str, Option<u16>), InvalidBaseUr
             } else {
                 Some(after.strip_prefix(':').ok_or(InvalidBaseUrl::Host)?)
             };
+            if !host.contains(':') {
+                return Err(InvalidBaseUrl::Host);
+            }
             (host, port)
         }
         None => match authority.split_once(':') {

@@ -1,0 +1,147 @@
+//! Reading what a request asks for, and changing nothing but what must be changed.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proxyxai_core::dialect::{Endpoint, intent};
+use serde_json::{Value, json};
+
+/// What is read from a chat body, or why not.
+fn check(body: &str, want: &str) {
+    let body = Bytes::copy_from_slice(body.as_bytes());
+    let got = match intent::read(Endpoint::ChatCompletions, &body) {
+        Ok(i) => format!(
+            "{} stream={} cap={:?} n={} hides={}",
+            i.model.as_str(),
+            i.stream,
+            i.output_cap,
+            i.choices,
+            i.hides_usage()
+        ),
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(got, want, "{body:?}");
+}
+
+#[test]
+fn bodies_are_read_as_the_provider_reads_them() {
+    check(
+        r#"{"model":"m","messages":[]}"#,
+        "m stream=false cap=None n=1 hides=false",
+    );
+    check(
+        r#" { "messages" : [{"model":"x"}] , "model" : "m" , "stream" : true } "#,
+        "m stream=true cap=None n=1 hides=true",
+    );
+    check(
+        r#"{"\u006dodel":"a\"b","stream":false,"max_tokens":5,"n":3}"#,
+        "a\"b stream=false cap=Some(5) n=3 hides=false",
+    );
+    check(
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#,
+        "m stream=true cap=None n=1 hides=false",
+    );
+    check(
+        r#"{"model":"m","stream":true,"stream_options":{"include_usage":false}}"#,
+        "m stream=true cap=None n=1 hides=true",
+    );
+    check(
+        r#"{"model":"m","max_tokens":5,"max_completion_tokens":7}"#,
+        "m stream=false cap=Some(7) n=1 hides=false",
+    );
+    check(r#"{"messages":[]}"#, "you must provide a model parameter");
+    check(
+        r#"{"model":"m","model":"n"}"#,
+        "the body has `model` twice; send it once",
+    );
+    check(
+        r#"{"model":"m","m\u006fdel":"n"}"#,
+        "the body has `model` twice; send it once",
+    );
+    check(
+        r#"{"model":5}"#,
+        "`model` must be a string of 1 to 256 bytes",
+    );
+    check(
+        r#"{"model":""}"#,
+        "`model` must be a string of 1 to 256 bytes",
+    );
+    check(
+        r#"{"model":"m","stream":"yes"}"#,
+        "`stream` must be true or false",
+    );
+    check(
+        r#"{"model":"m","stream":true,"stream_options":5}"#,
+        "`stream_options` must be an object",
+    );
+    check("", "the body is not a JSON object: no `{` at byte 0");
+    check("[]", "the body is not a JSON object: no `{` at byte 0");
+    check(
+        r#"{"model":"m"} x"#,
+        "the body is not a JSON object: something after the object at byte 14",
+    );
+    check(
+        r#"{"model":"m","a":[1,2}"#,
+        "the body is not a JSON object: brackets that do not fit at byte 21",
+    );
+    check(
+        r#"{"model":"m""#,
+        "the body is not a JSON object: neither `,` nor `}` after a value at byte 12",
+    );
+    check(
+        &format!(
+            r#"{{"model":"m","a":{}{}}}"#,
+            "[".repeat(200),
+            "]".repeat(200)
+        ),
+        "the body is not a JSON object: nesting deeper than 128 at byte 145",
+    );
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "(\\PC|\"|\\\\|usage|model){0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 20, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("(model|stream|usage|[a-z\"]{1,6})", inner, 0..4)
+                .prop_map(|map| map.into_iter().collect::<serde_json::Map<_, _>>().into()),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn asking_for_usage_changes_nothing_else(extra in values(), options in prop_oneof![Just(None), Just(Some(json!(null))), Just(Some(json!({}))), Just(Some(json!({"include_usage": false}))), Just(Some(json!({"include_usage": null, "x": [1]}))), Just(Some(json!({"include_obfuscation": true})))], pretty in any::<bool>()) {
+        let mut body = json!({ "messages": extra, "model": "m", "stream": true });
+        if let Some(options) = options {
+            body["stream_options"] = options;
+        }
+        let text = if pretty { serde_json::to_vec_pretty(&body) } else { serde_json::to_vec(&body) }.unwrap();
+        let bytes = Bytes::from(text);
+        let intent = intent::read(Endpoint::ChatCompletions, &bytes).unwrap();
+        prop_assert!(intent.hides_usage());
+        let sent: Value = serde_json::from_slice(&intent.forward_body(&bytes)).unwrap();
+        if !body["stream_options"].is_object() {
+            body["stream_options"] = json!({});
+        }
+        body["stream_options"]["include_usage"] = json!(true);
+        prop_assert_eq!(sent, body);
+    }
+
+    #[test]
+    fn an_untouched_body_is_the_same_bytes(extra in values()) {
+        let bytes = Bytes::from(json!({ "x": extra, "model": "m" }).to_string());
+        let intent = intent::read(Endpoint::Embeddings, &bytes).unwrap();
+        let sent = intent.forward_body(&bytes);
+        prop_assert_eq!(sent.as_ptr(), bytes.as_ptr());
+    }
+
+    #[test]
+    fn reading_never_breaks(text in "[{}\\[\\]\",:\\\\a-e0-2 ]{0,40}") {
+        let _ = intent::read(Endpoint::ChatCompletions, &Bytes::from(text));
+    }
+}

@@ -1,0 +1,16 @@
+//! The laws of `core` as property tests, and its tables as tables.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    reason = "a test that cannot go on should stop where it stands"
+)]
+
+mod accounts;
+mod addresses;
+mod intents;
+mod keys;
+mod retries;
+mod snapshots;
+mod streams;
+mod usages;

@@ -1,0 +1,244 @@
+//! Contents, their differences, and what is compiled from them.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proxyxai_core::{
+    account::key::KeyDigest,
+    dialect::Dialect,
+    snapshot::{Content, Snapshot, Version},
+};
+use proxyxai_proto::config::v1::{
+    Account, Provider, ProviderKind, Resource, Route, UpstreamKey, VirtualKey, resource::Kind,
+};
+
+fn resource(kind: Kind) -> Arc<Resource> {
+    Arc::new(Resource { kind: Some(kind) })
+}
+
+fn base() -> Vec<Arc<Resource>> {
+    let provider = |id: &str, kind: ProviderKind| Provider {
+        id: id.into(),
+        kind: kind.into(),
+        base_url: "https://example.com".into(),
+        allow_private: false,
+        disabled: false,
+    };
+    vec![
+        resource(Kind::Account(Account {
+            id: "root".into(),
+            name: "root".into(),
+            ..Account::default()
+        })),
+        resource(Kind::Provider(provider("one", ProviderKind::Openai))),
+        resource(Kind::Provider(provider("two", ProviderKind::Anthropic))),
+    ]
+}
+
+fn key(number: u8, disabled: bool) -> Arc<Resource> {
+    resource(Kind::VirtualKey(VirtualKey {
+        id: format!("key{number:09}"),
+        account_id: "root".into(),
+        name: "k".into(),
+        disabled,
+        digest: vec![number; 16],
+    }))
+}
+
+fn upstream(number: u8, provider: &str, disabled: bool) -> Arc<Resource> {
+    resource(Kind::UpstreamKey(UpstreamKey {
+        id: format!("up{number}"),
+        provider_id: provider.into(),
+        disabled,
+        secret: format!("sk-{number}").into_bytes(),
+    }))
+}
+
+fn contents() -> impl Strategy<Value = Content> {
+    let keys = prop::collection::vec((0_u8..12, any::<bool>()), 0..12);
+    let upstreams = prop::collection::vec((0_u8..6, any::<bool>(), any::<bool>()), 0..6);
+    (keys, upstreams).prop_map(|(keys, upstreams)| {
+        let keys = keys
+            .into_iter()
+            .map(|(number, disabled)| key(number, disabled));
+        let upstreams = upstreams
+            .into_iter()
+            .map(|(n, second, disabled)| upstream(n, if second { "two" } else { "one" }, disabled));
+        base().into_iter().chain(keys).chain(upstreams).collect()
+    })
+}
+
+const VERSION: Version = Version {
+    generation: 1,
+    revision: 1,
+};
+
+/// What a snapshot answers, for all questions of these tests.
+fn answers(snapshot: &Snapshot) -> String {
+    let keys: Vec<String> = (0_u8..12)
+        .map(|n| format!("{:?}", snapshot.keys.get(&KeyDigest([n; 16]))))
+        .collect();
+    let pools: Vec<String> = Dialect::ALL
+        .iter()
+        .map(|d| {
+            format!(
+                "{:?}",
+                snapshot
+                    .pool(*d, Some("gpt-4o"))
+                    .map(|(_, pool)| &pool.keys)
+            )
+        })
+        .collect();
+    format!("{keys:?} {pools:?} {:?}", snapshot.digest)
+}
+
+proptest! {
+    #[test]
+    fn law_9_same_content_same_digest_whatever_the_order(content in contents(), seed in any::<u64>()) {
+        let mut resources: Vec<_> = content.iter().map(|(_, resource)| Arc::clone(resource)).collect();
+        let turn = usize::try_from(seed).unwrap_or(7) % resources.len().max(1);
+        resources.rotate_left(turn);
+        resources.reverse();
+        let again: Content = resources.into_iter().collect();
+        prop_assert_eq!(again.digest(), content.digest());
+    }
+
+    #[test]
+    fn applying_a_difference_gives_the_other_content(a in contents(), b in contents()) {
+        let changes = a.diff(&b);
+        let mut stepped = a.clone();
+        changes.iter().cloned().for_each(|change| stepped.apply(change));
+        prop_assert!(stepped == b && stepped.digest() == b.digest());
+        let before = Snapshot::compile(VERSION, &a).unwrap();
+        let next = before.advance(VERSION, &b, &changes, &a).unwrap();
+        prop_assert_eq!(answers(&next), answers(&Snapshot::compile(VERSION, &b).unwrap()));
+        // A second delivery changes nothing.
+        changes.into_iter().for_each(|change| stepped.apply(change));
+        prop_assert!(stepped == b && stepped.digest() == b.digest());
+    }
+}
+
+fn check_rejected(extra: Kind, want: &str) {
+    let content: Content = base().into_iter().chain([resource(extra)]).collect();
+    let rejections = Snapshot::compile(VERSION, &content)
+        .err()
+        .unwrap_or_default();
+    let text: Vec<String> = rejections.iter().map(ToString::to_string).collect();
+    assert!(
+        text.iter().any(|line| line.contains(want)),
+        "{text:?} does not say {want:?}"
+    );
+}
+
+#[test]
+fn law_10_what_does_not_fit_is_refused_by_name() {
+    let provider = |id: &str, base_url: &str, kind: i32| {
+        Kind::Provider(Provider {
+            id: id.into(),
+            kind,
+            base_url: base_url.into(),
+            allow_private: false,
+            disabled: false,
+        })
+    };
+    check_rejected(
+        provider("Bad", "https://x", 1),
+        "provider `Bad`: an id has 1 to 63 lower-case letters",
+    );
+    check_rejected(
+        provider("p", "ftp://x", 1),
+        "provider `p`: a base address begins with",
+    );
+    check_rejected(provider("p", "http://127.0.0.1", 1), "is a private address");
+    check_rejected(
+        provider("p", "https://x", 99),
+        "its kind is not one that this version knows",
+    );
+    let key = |id: &str, account: &str, digest: usize| {
+        Kind::VirtualKey(VirtualKey {
+            id: id.into(),
+            account_id: account.into(),
+            digest: vec![0; digest],
+            ..VirtualKey::default()
+        })
+    };
+    check_rejected(
+        key("keykeykey000", "nobody", 16),
+        "its account `nobody` does not exist",
+    );
+    check_rejected(key("short", "root", 16), "does not have the right length");
+    check_rejected(
+        key("keykeykey000", "root", 5),
+        "does not have the right length",
+    );
+    let upstream = |provider: &str, secret: &str| {
+        Kind::UpstreamKey(UpstreamKey {
+            id: "u".into(),
+            provider_id: provider.into(),
+            disabled: false,
+            secret: secret.into(),
+        })
+    };
+    check_rejected(
+        upstream("nobody", "sk"),
+        "its provider `nobody` does not exist",
+    );
+    check_rejected(upstream("one", "s k"), "cannot stand in a header");
+    check_rejected(upstream("one", ""), "its secret is empty");
+    let route = |model: &str, providers: &[&str]| {
+        Kind::Route(Route {
+            id: "r".into(),
+            model: model.into(),
+            provider_ids: providers.iter().map(ToString::to_string).collect(),
+        })
+    };
+    check_rejected(route("", &["one"]), "a model pattern must not be empty");
+    check_rejected(route("*", &[]), "it names no provider");
+    check_rejected(
+        route("*", &["nobody"]),
+        "its provider `nobody` does not exist",
+    );
+}
+
+#[test]
+fn the_most_specific_route_serves() {
+    let route = |id: &str, model: &str, provider: &str| {
+        resource(Kind::Route(Route {
+            id: id.into(),
+            model: model.into(),
+            provider_ids: vec![provider.into()],
+        }))
+    };
+    let extra = [
+        upstream(1, "one", false),
+        upstream(2, "two", false),
+        upstream(3, "one", true),
+        route("a", "gpt-*", "one"),
+        route("b", "gpt-4o*", "two"),
+        route("c", "claude-*", "two"),
+    ];
+    let content: Content = base().into_iter().chain(extra).collect();
+    let snapshot = Snapshot::compile(VERSION, &content).unwrap();
+    let check = |dialect: Dialect, model: &str, want: &str| {
+        let (_, pool) = snapshot.pool(dialect, Some(model)).unwrap();
+        let ids: Vec<&str> = pool
+            .keys
+            .iter()
+            .map(|at| &*snapshot.upstream(*at).unwrap().0.id)
+            .collect();
+        assert_eq!(format!("{} {ids:?}", pool.name), want, "{model}");
+    };
+    check(Dialect::OpenaiChat, "gpt-3", "a/openai_chat [\"up1\"]");
+    // The provider of the more specific route does not speak this dialect, so nothing serves it: never another provider in secret.
+    check(Dialect::OpenaiChat, "gpt-4o-mini", "b/openai_chat []");
+    check(
+        Dialect::OpenaiChat,
+        "other",
+        "default/openai_chat [\"up1\"]",
+    );
+    check(
+        Dialect::AnthropicMessages,
+        "claude-x",
+        "c/anthropic_messages [\"up2\"]",
+    );
+}
