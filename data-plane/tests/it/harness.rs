@@ -103,7 +103,7 @@ pub(crate) fn key_of(account: &str) -> GeneratedKey {
     key::generate([account.len() as u8; 64])
 }
 
-const PRICES: &str = r#"{"version":"test-1","date":"2026-01-01","source":"test","families":{"openai":[{"model":"gpt-4o-mini","match":["gpt-4o-mini*"],"rates":{"input":150000,"cache_read":75000,"output":600000}}],"anthropic":[{"model":"claude","match":["claude*"],"rates":{"input":3000000,"cache_read":300000,"output":15000000}}]}}"#;
+const PRICES: &str = r#"{"version":"test-1","date":"2026-01-01","source":"test","families":{"openai":[{"model":"gpt-4o-mini","match":["gpt-4o-mini*"],"standard":{"rates":{"input":150000,"cache_read":75000,"output":600000}}}],"anthropic":[{"model":"claude","match":["claude*"],"standard":{"rates":{"input":3000000,"cache_read":300000,"output":15000000}}}]}}"#;
 
 /// Its text.
 pub(crate) fn secret(account: &str) -> String {
@@ -200,9 +200,17 @@ pub(crate) async fn core(setup: Setup) -> Core {
     let address = socket.local_addr().unwrap();
     let core = cores.pop().unwrap();
     let done = tokio::task::spawn_local(core.serve(Listener::Tcp(socket)));
-    while !handle.is_ready() {
-        sleep(Duration::from_millis(1)).await;
-    }
+    let ready = async {
+        while !handle.is_ready() {
+            assert_eq!(
+                metric(&handle, "xai_config_refused_total"),
+                0,
+                "the node refuses its configuration"
+            );
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, ready).await.unwrap();
     Core {
         address,
         handle,
@@ -229,13 +237,7 @@ impl Core {
 
     /// One line of the metrics.
     pub(crate) fn metric(&self, name: &str) -> u64 {
-        let mut text = String::new();
-        self.handle.metrics(&mut text);
-        let line = text
-            .lines()
-            .find(|line| line.rsplit_once(' ').is_some_and(|(n, _)| n == name));
-        let line = line.unwrap_or_else(|| panic!("{name} is not in\n{text}"));
-        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+        metric(&self.handle, name)
     }
 
     /// A new connection.
@@ -254,6 +256,16 @@ impl Core {
     pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
         self.send(&post_as("root", path, body)).await
     }
+}
+
+fn metric(handle: &Handle, name: &str) -> u64 {
+    let mut text = String::new();
+    handle.metrics(&mut text);
+    let line = text
+        .lines()
+        .find(|line| line.rsplit_once(' ').is_some_and(|(n, _)| n == name));
+    let line = line.unwrap_or_else(|| panic!("{name} is not in\n{text}"));
+    line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
 /// A request with a key.
