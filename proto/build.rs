@@ -4,11 +4,13 @@ use std::{env, fs, io, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 7] = [
     "proxyxai/config/v1/resource.proto",
     "proxyxai/config/v1/config.proto",
     "proxyxai/usage/v1/usage.proto",
     "proxyxai/admin/v1/admin.proto",
+    "proxyxai/admin/v1/join_token.proto",
+    "proxyxai/node/v1/join.proto",
     "proxyxai/store/v1/stored.proto",
 ];
 
@@ -28,6 +30,10 @@ fn main() -> io::Result<()> {
             "proxyxai.admin.v1.CreateUpstreamKeyRequest",
             "proxyxai.admin.v1.UpdateUpstreamKeyRequest",
             "proxyxai.admin.v1.CreateKeyResponse",
+            "proxyxai.admin.v1.CreateJoinTokenResponse",
+            "proxyxai.node.v1.JoinRequest",
+            "proxyxai.node.v1.JoinResponse",
+            "proxyxai.node.v1.RenewRequest",
         ])
         .build_client(services)
         .build_server(services)

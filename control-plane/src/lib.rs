@@ -3,12 +3,15 @@
 pub mod admin;
 pub mod app;
 mod auth;
+pub mod authority;
 mod bootstrap;
 mod config_service;
 mod config_store;
+mod join;
 mod publish;
 mod rollup;
 mod status;
 pub mod store;
+pub mod tls;
 mod usage_query;
 mod usage_service;

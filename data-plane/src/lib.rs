@@ -9,6 +9,7 @@ mod attempt;
 mod body;
 pub mod config;
 pub mod context;
+pub mod control_tls;
 pub mod dial;
 mod edge;
 #[cfg(test)]

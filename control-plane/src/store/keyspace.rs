@@ -25,6 +25,12 @@ pub enum Key {
     Pepper,
     /// `meta/first-key` → `Text`: id of the first virtual key, also after it was deleted. For ever.
     FirstKey,
+    /// `meta/authority` → `Authority`: signs the certificates of control planes and nodes. For ever.
+    Authority,
+    /// `join/<id>` → `JoinToken`. Until it is deleted; one that ran out is kept a day, so that it can be named in a refusal.
+    JoinToken(String),
+    /// `node/<id>` → `Node`. Until it is deleted; one that was removed is kept for ever, so that its certificate stays refused.
+    Node(String),
     /// `cfg/head` → `Counter`: revision of the config, raised by every write of it. For ever.
     Head,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
@@ -57,6 +63,10 @@ pub struct Bucket {
 
 /// Prefix of all config.
 pub const CONFIG_PREFIX: &str = "cfg/";
+/// Prefix of all join tokens.
+pub const JOIN_PREFIX: &str = "join/";
+/// Prefix of all nodes.
+pub const NODE_PREFIX: &str = "node/";
 /// Prefix of all rows by hour.
 pub const HOUR_PREFIX: &str = "usage/hour/";
 /// Prefix of all rows by day.
@@ -80,6 +90,9 @@ impl fmt::Display for Key {
             Self::KeyEncryptionKey => f.write_str("meta/key-encryption-key"),
             Self::Pepper => f.write_str("meta/pepper"),
             Self::FirstKey => f.write_str("meta/first-key"),
+            Self::Authority => f.write_str("meta/authority"),
+            Self::JoinToken(id) => write!(f, "{JOIN_PREFIX}{id}"),
+            Self::Node(id) => write!(f, "{NODE_PREFIX}{id}"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
             Self::Mark { node, epoch } => write!(f, "usage/mark/{node}/{epoch}"),
@@ -109,6 +122,7 @@ impl Key {
             Self::KeyEncryptionKey,
             Self::Pepper,
             Self::FirstKey,
+            Self::Authority,
             Self::Head,
         ];
         if let Some(key) = fixed.into_iter().find(|key| key.to_string() == text) {
@@ -120,6 +134,13 @@ impl Key {
                 node: node.to_owned(),
                 epoch: epoch.parse().ok()?,
             });
+        }
+        let one_part = |id: &str| (!id.contains('/')).then(|| id.to_owned());
+        if let Some(rest) = text.strip_prefix(JOIN_PREFIX) {
+            return one_part(rest).map(Self::JoinToken);
+        }
+        if let Some(rest) = text.strip_prefix(NODE_PREFIX) {
+            return one_part(rest).map(Self::Node);
         }
         if let Some(rest) = text.strip_prefix(HOUR_PREFIX) {
             return Bucket::parse(rest).map(Self::Hour);
@@ -201,10 +222,13 @@ mod tests {
                 Key::KeyEncryptionKey,
                 Key::Pepper,
                 Key::FirstKey,
+                Key::Authority,
                 Key::Head
             ]),
             (prop::sample::select(KINDS.to_vec()), part())
                 .prop_map(|(kind, id)| Key::Config(ResourceName { kind, id })),
+            part().prop_map(Key::JoinToken),
+            part().prop_map(Key::Node),
             (part(), any::<u64>()).prop_map(|(node, epoch)| Key::Mark { node, epoch }),
             bucket().prop_map(Key::Hour),
             bucket().prop_map(Key::Day),
