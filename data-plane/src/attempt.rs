@@ -23,6 +23,7 @@ use proxyxai_core::{
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
+    causes,
     config::Pinned,
     context::Context,
     headers,
@@ -162,7 +163,7 @@ async fn send(
                         "connecting took too long".to_owned(),
                     )
                 })?
-                .map_err(|error| (AttemptEnd::ConnectFailed, chain(&error)))?,
+                .map_err(|error| (AttemptEnd::ConnectFailed, causes::in_one_line(&error)))?,
         };
         if lease.sender.ready().await.is_err() {
             if lease.reused {
@@ -184,11 +185,19 @@ async fn send(
                 Some(unsent) => {
                     meter.sent(false);
                     if !lease.reused {
-                        return Err((AttemptEnd::ConnectFailed, chain(error.error())));
+                        return Err((
+                            AttemptEnd::ConnectFailed,
+                            causes::in_one_line(error.error()),
+                        ));
                     }
                     request = unsent;
                 }
-                None => return Err((AttemptEnd::ConnectionLost, chain(error.error()))),
+                None => {
+                    return Err((
+                        AttemptEnd::ConnectionLost,
+                        causes::in_one_line(error.error()),
+                    ));
+                }
             },
         }
     }
@@ -449,15 +458,4 @@ fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
         last,
         timed_out,
     })
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
