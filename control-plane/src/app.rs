@@ -20,12 +20,14 @@ use proxyxai_core::{
 };
 use proxyxai_proto::{
     admin::v1::{
-        account_service_server::AccountServiceServer, key_service_server::KeyServiceServer,
+        account_service_server::AccountServiceServer,
+        join_token_service_server::JoinTokenServiceServer, key_service_server::KeyServiceServer,
         provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
     config::v1::config_service_server::ConfigServiceServer,
+    node::v1::join_service_server::JoinServiceServer,
     store::v1::Text,
     usage::v1::usage_service_server::UsageServiceServer,
 };
@@ -40,15 +42,18 @@ use crate::{
         upstream_keys::UpstreamKeyServer,
     },
     auth::{Credentials, Guard},
+    authority::{Authority, SERVER_LIFETIME},
     bootstrap,
     config_service::{ConfigServer, Nodes},
     config_store::ConfigStore,
+    join::{self, Door, JoinServer, JoinTokenServer},
     publish::View,
     status::Fault,
     store::{
         Compare, Op, Store, StoreError, Txn,
         keyspace::{self, Key},
     },
+    tls::{Tls, TlsError},
     usage_query::UsageQueryServer,
     usage_service::{Books, UsageServer},
 };
@@ -76,6 +81,9 @@ pub struct Settings {
     pub debounce: Duration,
     /// Between folds of old rows of usage.
     pub fold_interval: Duration,
+    /// Names and addresses that its certificate bears, besides those of this machine and the one that clients ask for who pin the
+    /// authority.
+    pub names: Vec<String>,
 }
 
 impl Default for Settings {
@@ -84,6 +92,7 @@ impl Default for Settings {
             bookmark_interval: Duration::from_secs(2),
             debounce: Duration::from_millis(100),
             fold_interval: Duration::from_secs(3600),
+            names: Vec::new(),
         }
     }
 }
@@ -116,6 +125,12 @@ pub enum StartError {
     /// The store failed, or what it holds does not compile.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        Self::Failed(error.to_string())
+    }
 }
 
 impl From<Fault> for StartError {
@@ -151,6 +166,8 @@ pub struct ControlPlane {
     view: Arc<View>,
     view_key: [u8; 32],
     nodes: Nodes,
+    door: Arc<Door>,
+    tls: Tls,
     stopping: CancellationToken,
 }
 
@@ -167,6 +184,25 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         admin_credential,
     } = ports;
     let deployment = bootstrap::deployment(&store, &*random, &*clock, &key_encryption_key).await?;
+    let authority = join::authority(
+        &store,
+        &*random,
+        &*clock,
+        &key_encryption_key,
+        &deployment.id,
+    );
+    let authority = Arc::new(authority.await?);
+    let certificate = authority
+        .server(&settings.names, clock.unix_ms())
+        .map_err(TlsError::from)?;
+    let tls = Tls::new(Arc::clone(&authority), certificate)?;
+    let door = Door {
+        store: Arc::clone(&store),
+        random: Arc::clone(&random),
+        clock: Arc::clone(&clock),
+        pepper: deployment.pepper.clone(),
+        authority,
+    };
     let config = ConfigStore::load(
         Arc::clone(&store),
         Arc::clone(&random),
@@ -198,6 +234,8 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         }),
         view_key,
         nodes: Arc::new(Mutex::new(BTreeMap::new())),
+        door: Arc::new(door),
+        tls,
         stopping: CancellationToken::new(),
     })
 }
@@ -206,6 +244,16 @@ impl ControlPlane {
     /// Names the deployment.
     pub fn deployment_id(&self) -> &str {
         &self.deployment_id
+    }
+
+    /// Encrypts connections that come from elsewhere.
+    pub fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    /// The authority that clients pin.
+    pub fn authority(&self) -> &Authority {
+        &self.door.authority
     }
 
     /// What the node of this process shows; made anew at every start.
@@ -307,6 +355,10 @@ impl ControlPlane {
                 config: config(),
                 store: Arc::clone(&self.store),
             }))
+            .add_service(JoinTokenServiceServer::new(JoinTokenServer(Arc::clone(
+                &self.door,
+            ))))
+            .add_service(JoinServiceServer::new(JoinServer(Arc::clone(&self.door))))
             .add_service(ConfigServiceServer::new(ConfigServer {
                 config: config(),
                 deployment_id: self.deployment_id.clone(),
@@ -327,9 +379,19 @@ impl ControlPlane {
             .map_err(io::Error::other)
     }
 
-    /// Keeps the books small: folds old rows of usage, now and then, until stopped.
+    /// Keeps the books small and the certificate fresh: folds old rows of usage, now and then, until stopped.
     pub async fn keep_house(&self) {
+        let mut renewed = self.books.clock.monotonic();
         loop {
+            let age = self.books.clock.monotonic().saturating_sub(renewed);
+            if age > SERVER_LIFETIME / 2 {
+                match self.renew_certificate() {
+                    Ok(()) => renewed = self.books.clock.monotonic(),
+                    Err(error) => {
+                        tracing::error!(%error, "the certificate of this control plane was not renewed; it is tried again")
+                    }
+                }
+            }
             if let Err(error) = self.books.fold().await {
                 tracing::warn!(%error, "old rows of usage were not folded; it is tried again");
             }
@@ -339,6 +401,12 @@ impl ControlPlane {
                 () = tokio::time::sleep(self.settings.fold_interval) => {}
             }
         }
+    }
+
+    fn renew_certificate(&self) -> Result<(), TlsError> {
+        let now = self.books.clock.unix_ms();
+        let certificate = self.door.authority.server(&self.settings.names, now)?;
+        self.tls.replace(certificate)
     }
 
     /// Ends the streams of all nodes, so that a server can stop.

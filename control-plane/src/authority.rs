@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 /// How long a node's certificate is good for; it is renewed at half of that.
 pub const NODE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// How long a control plane's certificate is good for; each start makes a new one, and a day before its end so does a running one.
+/// How long a control plane's certificate is good for; each start makes a new one, and so does a running one at half of that.
 pub const SERVER_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Clocks may differ by so much.
