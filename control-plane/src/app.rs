@@ -219,39 +219,31 @@ impl ControlPlane {
     /// When the store fails.
     pub async fn adopt_first_key(&self, key: &GeneratedKey) -> Result<FirstKey, StartError> {
         let mark = Key::FirstKey.to_string();
-        let claim = Txn {
-            compares: vec![Compare::absent(mark.clone())],
-            then: vec![Op::Put(
-                mark.clone(),
-                Text {
-                    value: key.id.clone(),
-                }
-                .encode_to_vec(),
-            )],
-        };
-        if self.store.txn(claim).await.map_err(Fault::from)?.succeeded {
-            crate::admin::keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
-            return Ok(FirstKey::Created);
-        }
         let entry = self.store.get(&mark).await.map_err(Fault::from)?;
-        let text: Text = entry
-            .map(|e| keyspace::decode(&mark, &e.value).map_err(Fault::from))
-            .transpose()?
-            .unwrap_or_default();
-        if self
-            .config
-            .state()
-            .get(ResourceKind::VirtualKey, &text.value)
-            .is_some()
-        {
-            return Ok(FirstKey::Exists { id: text.value });
+        let text = entry.map(|e| keyspace::decode::<Text>(&mark, &e.value));
+        let exists = |id: &str| {
+            let state = self.config.state();
+            state.get(ResourceKind::VirtualKey, id).is_some()
+        };
+        if let Some(text) = text.transpose().map_err(Fault::from)? {
+            return Ok(if exists(&text.value) {
+                FirstKey::Exists { id: text.value }
+            } else {
+                FirstKey::Gone
+            });
         }
-        // A crash may have come between the claim and the key: the claimed key, if this is it, is made now.
-        if text.value == key.id {
+        // The key comes first and the mark after it: whatever a crash leaves between them is completed at the next start, and a key
+        // that was deleted once is never made again.
+        if !exists(&key.id) {
             crate::admin::keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
-            return Ok(FirstKey::Created);
         }
-        Ok(FirstKey::Gone)
+        let value = key.id.clone();
+        let note = Txn {
+            compares: vec![Compare::absent(mark.clone())],
+            then: vec![Op::Put(mark, Text { value }.encode_to_vec())],
+        };
+        self.store.txn(note).await.map_err(Fault::from)?;
+        Ok(FirstKey::Created)
     }
 
     /// Serves all services on connections that come in, until `shutdown`. May be called for several sources at once.
@@ -355,7 +347,7 @@ impl ControlPlane {
     pub fn metrics(&self, out: &mut String) {
         let state = self.config.state();
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let connected = nodes.values().filter(|node| node.connected).count();
+        let connected = nodes.values().filter(|node| node.streams > 0).count();
         let current = nodes
             .values()
             .filter(|node| node.applied == state.snapshot.version)

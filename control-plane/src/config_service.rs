@@ -32,8 +32,8 @@ use crate::{
 pub(crate) struct NodeView {
     /// The version that it acknowledged last.
     pub(crate) applied: Version,
-    /// Whether its stream is open.
-    pub(crate) connected: bool,
+    /// Its open streams: for a moment two, when it comes back before the old one is known to have ended.
+    pub(crate) streams: usize,
 }
 
 /// Nodes by id.
@@ -180,9 +180,9 @@ impl Session {
         hello: Hello,
         mut requests: Streaming<StreamRequest>,
     ) -> Result<(), Ended> {
-        self.note(|node| node.connected = true);
+        self.note(|node| node.streams = node.streams.saturating_add(1));
         let served = self.serve(greeting, hello, &mut requests).await;
-        self.note(|node| node.connected = false);
+        self.note(|node| node.streams = node.streams.saturating_sub(1));
         served
     }
 
