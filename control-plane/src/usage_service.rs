@@ -3,7 +3,7 @@
 //! Invariants: a batch changes the rows exactly once, however often and in whatever order it comes (as law 4 will ask of money); an
 //! acknowledgement means durable.
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use prost::Message as _;
 use proxyxai_core::ports::Clock;
@@ -24,7 +24,7 @@ use crate::{
     status::Fault,
     store::{
         Compare, Entry, MAX_OPS, Op, Range, Store, Txn,
-        keyspace::{self, DAY_PREFIX, HOUR_PREFIX, Key},
+        keyspace::{self, Bucket, DAY_PREFIX, HOUR_PREFIX, Key},
     },
 };
 
@@ -80,9 +80,8 @@ impl Books {
                     .encode_to_vec(),
                 )],
             };
-            for (bucket, more) in &rows {
-                self.add_row(&mut txn, Key::Hour(bucket.clone()).to_string(), more)
-                    .await?;
+            for (key, more) in self.place(&rows, Key::Hour).await? {
+                self.add_row(&mut txn, key, &more).await?;
             }
             if self.store.txn(txn).await?.succeeded {
                 return Ok(Applied::Through(batch.sequence));
@@ -109,8 +108,10 @@ impl Books {
                 then: vec![Op::Delete(entry.key.clone())],
             };
             let row: Rollup = keyspace::decode(&entry.key, &entry.value)?;
-            self.add_row(&mut txn, Key::Day(bucket).to_string(), &row)
-                .await?;
+            let rows = BTreeMap::from([(bucket, row)]);
+            for (key, row) in self.place(&rows, Key::Day).await? {
+                self.add_row(&mut txn, key, &row).await?;
+            }
             self.store.txn(txn).await?;
         }
         let oldest_day = (now / 24).saturating_sub(rollup::DAYS_KEPT);
@@ -127,6 +128,53 @@ impl Books {
             }
         }
         Ok(())
+    }
+
+    /// The keys of rows. A model without a row gets one while its account and key have few in that time, else it is booked with the
+    /// other ones: a client that makes models up does not fill the store.
+    async fn place(
+        &self,
+        rows: &BTreeMap<Bucket, Rollup>,
+        key_of: fn(Bucket) -> Key,
+    ) -> Result<BTreeMap<String, Rollup>, Fault> {
+        let mut placed: BTreeMap<String, Rollup> = BTreeMap::new();
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for (bucket, more) in rows {
+            let mut key = key_of(bucket.clone()).to_string();
+            if self.store.get(&key).await?.is_none() {
+                let none = Bucket {
+                    model: String::new(),
+                    ..bucket.clone()
+                };
+                let siblings = key_of(none).to_string();
+                let count = match counts.get(&siblings) {
+                    Some(count) => *count,
+                    None => self.count(&siblings).await?,
+                };
+                if count < rollup::MODELS_KEPT {
+                    counts.insert(siblings, count.saturating_add(1));
+                } else {
+                    counts.insert(siblings, count);
+                    let model = rollup::OTHER_MODELS.to_owned();
+                    key = key_of(Bucket {
+                        model,
+                        ..bucket.clone()
+                    })
+                    .to_string();
+                }
+            }
+            rollup::add(placed.entry(key).or_default(), more);
+        }
+        Ok(placed)
+    }
+
+    /// How many rows begin with this, up to what is of interest.
+    async fn count(&self, prefix: &str) -> Result<usize, Fault> {
+        let range = Range {
+            limit: rollup::MODELS_KEPT,
+            ..Range::prefix(prefix)
+        };
+        Ok(self.store.range(range).await?.entries.len())
     }
 
     /// Adds to a row within a transaction that fails if the row changes meanwhile.
