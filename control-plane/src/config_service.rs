@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use prost::Message as _;
 use proxyxai_core::{
     account::key::{KeyDigest, Pepper},
     snapshot::{Digest, ResourceKind, Version},
@@ -23,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     config_store::ConfigStore,
-    publish::{Published, View},
+    publish::{DELTA_BYTES, Published, View},
     status::Fault,
 };
 
@@ -211,6 +212,7 @@ impl Session {
                     changed.map_err(|_| Ended)?;
                     let newest = Arc::clone(&self.published.borrow_and_update());
                     match newest.delta(&sent, &self.view) {
+                        Ok(delta) if delta.encoded_len() > DELTA_BYTES => self.send_snapshot(&newest).await?,
                         Ok(delta) => self.send(delta).await?,
                         Err(error) => return self.fail(&Fault::Defect(error.to_string())).await,
                     }

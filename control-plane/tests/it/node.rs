@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use proxyxai_core::{
     secret::seal::{SealKey, open},
     snapshot::{Change, Content, Digest, ResourceName, Snapshot, Version},
@@ -90,6 +91,7 @@ impl Node {
         match message {
             Message::SnapshotBegin(_) => open.staged = Some(Content::default()),
             Message::SnapshotChunk(chunk) => {
+                assert!(chunk.encoded_len() <= 1 << 20, "as the proto promises");
                 let staged = open.staged.as_mut().unwrap();
                 let resources = chunk
                     .resources

@@ -15,8 +15,8 @@ use tokio::{
 use tonic::Code;
 
 use crate::{
-    editor::{Dice, account, key, provider, random_edit, upstream_key},
-    harness::{Plane, World, refused},
+    editor::{Dice, account, key, provider, random_edit, route_request, upstream_key},
+    harness::{Plane, World, ok, refused},
     node::{Node, fresh, stream},
 };
 
@@ -242,4 +242,41 @@ async fn stop_ends_the_streams() {
     while let Some(message) = open.next().await {
         assert!(matches!(message, Message::Bookmark(_)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_are_bounded_and_what_no_transaction_holds_is_refused() {
+    let plane = World::new().start().await;
+    let id = "p".repeat(63);
+    provider(&plane, &id).await;
+    for (route, names) in [("r1", 7_500), ("r2", 15_000), ("r3", 15_000), ("r4", 1)] {
+        let request = route_request(route, "*", &vec![id.as_str(); names]);
+        ok(plane.routes().create_route(request).await);
+    }
+    let head = plane.head();
+    let request = route_request("r5", "*", &vec![id.as_str(); 20_000]);
+    let answer = plane.routes().create_route(request).await;
+    refused(
+        answer,
+        Code::ResourceExhausted,
+        &["at most", "1048576 bytes"],
+    );
+    assert_eq!(plane.head(), head);
+    assert_eq!(fresh(&plane).await.version.revision, head);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_change_reaches_a_node_in_chunks() {
+    let plane = World::new().start().await;
+    let id = "p".repeat(63);
+    provider(&plane, &id).await;
+    let mut node = fresh(&plane).await;
+    let mut open = node.connect(&plane).await;
+    node.follow(&mut open, 0).await;
+    for n in 0..6 {
+        let request = route_request(&format!("r{n}"), "*", &vec![id.as_str(); 15_000]);
+        ok(plane.routes().create_route(request).await);
+    }
+    node.follow(&mut open, plane.head()).await;
+    assert!(node.content == fresh(&plane).await.content);
 }
