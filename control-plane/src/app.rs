@@ -40,6 +40,7 @@ use crate::{
         upstream_keys::UpstreamKeyServer,
     },
     auth::{Credentials, Guard},
+    books::Books,
     bootstrap,
     config_service::{ConfigServer, Nodes},
     config_store::ConfigStore,
@@ -50,7 +51,7 @@ use crate::{
         keyspace::{self, Key},
     },
     usage_query::UsageQueryServer,
-    usage_service::{Books, UsageServer},
+    usage_service::UsageServer,
 };
 
 /// What a control plane is given to touch the world with.
