@@ -1,5 +1,7 @@
 //! Puts a control plane together: build → serve → stop. Everything that touches the world is handed in.
 
+mod first_key;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -8,15 +10,10 @@ use std::{
     time::Duration,
 };
 
-use prost::Message as _;
 use proxyxai_core::{
-    account::{
-        key::{GeneratedKey, Pepper, base62},
-        tree::ROOT,
-    },
+    account::key::{Pepper, base62},
     ports::{Clock, Random, random_bytes},
     secret::{SecretString, seal::SealKey},
-    snapshot::ResourceKind,
 };
 use proxyxai_proto::{
     admin::v1::{
@@ -26,7 +23,6 @@ use proxyxai_proto::{
         usage_query_service_server::UsageQueryServiceServer,
     },
     config::v1::config_service_server::ConfigServiceServer,
-    store::v1::Text,
     usage::v1::usage_service_server::UsageServiceServer,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -47,12 +43,14 @@ use crate::{
     publish::View,
     status::Fault,
     store::{
-        Compare, Op, Store, StoreError, Txn,
+        Store, StoreError,
         keyspace::{self, Key},
     },
     usage_query::UsageQueryServer,
     usage_service::UsageServer,
 };
+
+pub use first_key::FirstKey;
 
 /// What a control plane is given to touch the world with.
 pub struct Ports {
@@ -123,20 +121,6 @@ impl From<Fault> for StartError {
     fn from(fault: Fault) -> Self {
         Self::Failed(fault.to_string())
     }
-}
-
-/// What became of the first virtual key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FirstKey {
-    /// It was made of the key given.
-    Created,
-    /// It was made before and exists.
-    Exists {
-        /// Its id.
-        id: String,
-    },
-    /// It was made before and deleted since.
-    Gone,
 }
 
 /// A control plane that is ready to serve.
@@ -212,39 +196,6 @@ impl ControlPlane {
     /// What the node of this process shows; made anew at every start.
     pub fn node_credential(&self) -> SecretString {
         self.node_credential.clone()
-    }
-
-    /// Makes the first virtual key of the deployment from `key`, unless one was ever made.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn adopt_first_key(&self, key: &GeneratedKey) -> Result<FirstKey, StartError> {
-        let mark = Key::FirstKey.to_string();
-        let entry = self.store.get(&mark).await.map_err(Fault::from)?;
-        let text = entry.map(|e| keyspace::decode::<Text>(&mark, &e.value));
-        let exists = |id: &str| {
-            let state = self.config.state();
-            state.get(ResourceKind::VirtualKey, id).is_some()
-        };
-        if let Some(text) = text.transpose().map_err(Fault::from)? {
-            return Ok(if exists(&text.value) {
-                FirstKey::Exists { id: text.value }
-            } else {
-                FirstKey::Gone
-            });
-        }
-        // The key comes first and the mark after it: whatever a crash leaves between them is completed at the next start, and a key
-        // that was deleted once is never made again.
-        if !exists(&key.id) {
-            crate::admin::keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
-        }
-        let value = key.id.clone();
-        let note = Txn {
-            compares: vec![Compare::absent(mark.clone())],
-            then: vec![Op::Put(mark, Text { value }.encode_to_vec())],
-        };
-        self.store.txn(note).await.map_err(Fault::from)?;
-        Ok(FirstKey::Created)
     }
 
     /// Serves all services on connections that come in, until `shutdown`. May be called for several sources at once.
