@@ -67,6 +67,8 @@ pub const CONFIG_PREFIX: &str = "cfg/";
 pub const JOIN_PREFIX: &str = "join/";
 /// Prefix of all nodes.
 pub const NODE_PREFIX: &str = "node/";
+/// Prefix of all usage: marks and rows.
+pub const USAGE_PREFIX: &str = "usage/";
 /// Prefix of all rows by hour.
 pub const HOUR_PREFIX: &str = "usage/hour/";
 /// Prefix of all rows by day.
