@@ -101,6 +101,11 @@ impl Authority {
         &self.certificate
     }
 
+    /// Its certificate in PEM (RFC 7468).
+    pub fn certificate_pem(&self) -> String {
+        pem::encode(&pem::Pem::new("CERTIFICATE", self.certificate.to_vec()))
+    }
+
     /// A certificate for a control plane that is reached under these names and addresses, besides the one that pinning clients ask for.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ pub mod value;
 use std::net::SocketAddr;
 
 pub use load::{Source, load};
-use value::{Bytes, Folder, LogFormat, Span};
+use value::{Bytes, Folder, LogFormat, Names, Span};
 
 use crate::environment::Environment;
 
@@ -63,6 +63,8 @@ settings! { environment =>
     listen: SocketAddr = loopback(3443), "ADDRESS";
     /// Address of the gRPC API for administration.
     grpc: SocketAddr = loopback(3444), "ADDRESS";
+    /// Names and addresses in the certificate of the gRPC port, for clients that check names instead of pinning the authority.
+    grpc_names: Names = Names::default(), "NAMES";
     /// Address of operations: live, ready, metrics, config.
     ops: SocketAddr = loopback(3445), "ADDRESS";
     /// Threads that serve requests, each with its own connections.
@@ -94,7 +96,7 @@ settings! { environment =>
 }
 
 /// Environment variables that are no settings, and what they are for.
-pub const OTHER_VARIABLES: [(&str, &str); 6] = [
+pub const OTHER_VARIABLES: [(&str, &str); 7] = [
     ("XAI_CONFIG", "YAML file with settings, as `--config`"),
     (
         "XAI_BASE",
@@ -104,6 +106,10 @@ pub const OTHER_VARIABLES: [(&str, &str); 6] = [
     (
         "XAI_SERVER",
         "control plane that admin commands call, as `--server`",
+    ),
+    (
+        "XAI_AUTHORITY",
+        "fingerprint of the control plane's authority, as `--authority`",
     ),
     (
         "XAI_CREDENTIAL",

@@ -96,15 +96,20 @@ impl Gateway {
             key_encryption_key: data.key_encryption_key(&*random)?,
             admin_credential: admin_credential.clone(),
         };
-        let control = control_plane::build(control_plane::Settings::default(), control_ports).await;
+        let control_settings = control_plane::Settings {
+            names: settings.grpc_names.0.clone(),
+            ..control_plane::Settings::default()
+        };
+        let control = control_plane::build(control_settings, control_ports).await;
         let control = Arc::new(control.map_err(|error| Failure::failed(error.to_string()))?);
         let first_key = first_key(data, &control, &random).await?;
-        let addresses = sockets.addresses();
+        let addresses = sockets.addresses(control.authority().fingerprint());
+        data.write_authority(&control.authority().certificate_pem())?;
         let servers_stop = CancellationToken::new();
         let (channel, incoming) = pipe::pipe();
         let mut servers = vec![
             serve(&control, incoming, &servers_stop),
-            serve(&control, sockets.grpc, &servers_stop),
+            serve(&control, control.tls().accept(sockets.grpc), &servers_stop),
             tokio::spawn({
                 let control = Arc::clone(&control);
                 async move { control.keep_house().await }

@@ -105,6 +105,13 @@ impl Api {
                     self.place
                 ),
             ),
+            Code::Unavailable if is_of_another_authority(&status) => Failure::new(
+                Exit::Unreachable,
+                format!(
+                    "{} is not signed by the authority that is pinned; is it the right gateway, and the fingerprint that it prints at start?",
+                    self.place
+                ),
+            ),
             Code::Unavailable if std::error::Error::source(&status).is_some() => Failure::new(
                 Exit::Unreachable,
                 format!(
@@ -132,6 +139,19 @@ impl Api {
             )),
         }
     }
+}
+
+/// Whether the connection failed because its certificate was not accepted.
+fn is_of_another_authority(status: &Status) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    causes
+        .filter_map(|error| error.downcast_ref::<std::io::Error>()?.get_ref())
+        .any(|error| {
+            matches!(
+                error.downcast_ref(),
+                Some(rustls::Error::InvalidCertificate(_))
+            )
+        })
 }
 
 /// Follows the pages of a list to the end. `$call` asks for one page by its token.

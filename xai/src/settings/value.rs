@@ -219,6 +219,41 @@ impl fmt::Display for LogFilter {
     }
 }
 
+/// Host names and addresses, with commas between.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names(pub Vec<String>);
+
+impl FromStr for Names {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let names: Vec<String> = text
+            .split(',')
+            .map(|name| name.trim().to_ascii_lowercase())
+            .filter(|name| !name.is_empty())
+            .collect();
+        let is_name = |name: &String| {
+            name.parse::<std::net::IpAddr>().is_ok()
+                || name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'*'))
+        };
+        if names.iter().all(is_name) {
+            Ok(Self(names))
+        } else {
+            Err(InvalidValue(
+                "host names and IP addresses with commas between, such as `control.example.com,10.0.0.7`",
+            ))
+        }
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
