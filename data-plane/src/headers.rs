@@ -16,12 +16,12 @@ pub(crate) fn upstream(
     client: &HeaderMap,
     kind: ProviderKind,
     credential: &UpstreamCredential,
-    host: HeaderValue,
 ) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len().saturating_add(4));
-    headers.insert(HOST, host);
+    headers.insert(HOST, credential.host.clone());
+    let connection = Connection::of(client);
     for (name, value) in client {
-        if !stays_here(name.as_str()) && !named_by_connection(client, name) {
+        if !stays_here(name.as_str()) && !connection.names(name) {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -41,9 +41,10 @@ pub(crate) fn upstream(
 /// Takes away what a client must not see of an answer. Rate limits describe the upstream key, which clients share; they pass with a
 /// 429 alone, which would make no sense without them.
 pub(crate) fn answer(headers: &mut HeaderMap, keep_limits: bool) {
+    let connection = Connection::of(headers);
     let hidden: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| is_hidden(name.as_str(), keep_limits) || named_by_connection(headers, name))
+        .filter(|name| is_hidden(name.as_str(), keep_limits) || connection.names(name))
         .cloned()
         .collect();
     for name in hidden {
@@ -120,18 +121,32 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Whether `Connection` names this header. Ordinary clients send `keep-alive` or nothing, and pay one comparison.
-fn named_by_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers.get_all(CONNECTION).iter().any(|value| {
-        let text = value.as_bytes();
-        let usual = text.eq_ignore_ascii_case(b"keep-alive") || text.eq_ignore_ascii_case(b"close");
-        !usual
-            && text.split(|b| *b == b',').any(|token| {
-                token
-                    .trim_ascii()
-                    .eq_ignore_ascii_case(name.as_str().as_bytes())
+/// The headers that `Connection` names. Ordinary messages have `keep-alive` there or nothing, and pay one look per message.
+struct Connection<'a>(Option<&'a HeaderMap>);
+
+impl<'a> Connection<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let usual = |value: &HeaderValue| {
+            let text = value.as_bytes();
+            text.eq_ignore_ascii_case(b"keep-alive") || text.eq_ignore_ascii_case(b"close")
+        };
+        let unusual = !headers.get_all(CONNECTION).iter().all(usual);
+        Self(unusual.then_some(headers))
+    }
+
+    fn names(&self, name: &HeaderName) -> bool {
+        self.0.is_some_and(|headers| {
+            let mut values = headers.get_all(CONNECTION).iter();
+            values.any(|value| {
+                let mut tokens = value.as_bytes().split(|b| *b == b',');
+                tokens.any(|token| {
+                    token
+                        .trim_ascii()
+                        .eq_ignore_ascii_case(name.as_str().as_bytes())
+                })
             })
-    })
+        })
+    }
 }
 
 /// The length that a message announces.

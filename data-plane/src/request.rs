@@ -13,7 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{
+    HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts,
+    uri::PathAndQuery,
+};
 use hyper::body::{Body as _, Incoming};
 use proxyxai_core::dialect::{
     Dialect, Endpoint, NoEndpoint,
@@ -36,6 +39,9 @@ use crate::{
     respond::{Failure, respond},
     visitor::Visitor,
 };
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const X_PROXYXAI_REQUEST_ID: HeaderName = HeaderName::from_static("x-proxyxai-request-id");
 
 /// Serves one request. Never fails: every [`Failure`] becomes an answer in one place.
 pub(crate) async fn serve(
@@ -75,9 +81,9 @@ pub(crate) async fn serve(
     let name = HeaderValue::try_from(request_id).unwrap_or(HeaderValue::from_static(""));
     response
         .headers_mut()
-        .entry("x-request-id")
+        .entry(X_REQUEST_ID)
         .or_insert_with(|| name.clone());
-    response.headers_mut().insert("x-proxyxai-request-id", name);
+    response.headers_mut().insert(X_PROXYXAI_REQUEST_ID, name);
     cx.counters.answered(
         endpoint.ok(),
         response.status().as_u16(),
@@ -167,7 +173,8 @@ fn plan(
         path: head
             .uri
             .path_and_query()
-            .map_or_else(|| "/".to_owned(), ToString::to_string),
+            .cloned()
+            .unwrap_or(PathAndQuery::from_static("/")),
         headers: head.headers,
         body: intent.forward_body(&body),
         hides_usage: intent.hides_usage(),
@@ -178,7 +185,7 @@ fn plan(
             endpoint: intent.endpoint,
             model: intent.model.as_str().to_owned(),
             stream: intent.stream,
-            body,
+            body: body::apart(body),
         }),
     }
 }
