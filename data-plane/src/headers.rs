@@ -11,6 +11,16 @@ use proxyxai_core::route::provider::ProviderKind;
 
 use crate::config::UpstreamCredential;
 
+/// Where clients of Anthropic's API put their key.
+pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// What only clients of Anthropic's API send.
+pub(crate) const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+/// Names a request, on the way in and out.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Names a request as this gateway does, whatever the provider calls it.
+pub(crate) const X_PROXYXAI_REQUEST_ID: HeaderName =
+    HeaderName::from_static("x-proxyxai-request-id");
+
 /// The headers of one attempt.
 pub(crate) fn upstream(
     client: &HeaderMap,
@@ -28,9 +38,7 @@ pub(crate) fn upstream(
     // Usage is read from the answer as it passes, so it must not be compressed.
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     match kind {
-        ProviderKind::Anthropic => {
-            headers.insert(HeaderName::from_static("x-api-key"), credential.raw.clone())
-        }
+        ProviderKind::Anthropic => headers.insert(X_API_KEY, credential.raw.clone()),
         ProviderKind::Openai | ProviderKind::OpenaiCompatible | ProviderKind::Gateway => {
             headers.insert(AUTHORIZATION, credential.bearer.clone())
         }
@@ -42,11 +50,8 @@ pub(crate) fn upstream(
 /// 429 alone, which would make no sense without them.
 pub(crate) fn answer(headers: &mut HeaderMap, keep_limits: bool) {
     let connection = Connection::of(headers);
-    let hidden: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_hidden(name.as_str(), keep_limits) || connection.names(name))
-        .cloned()
-        .collect();
+    let hides = |name: &HeaderName| is_hidden(name.as_str(), keep_limits) || connection.names(name);
+    let hidden: Vec<HeaderName> = headers.keys().filter(|name| hides(name)).cloned().collect();
     for name in hidden {
         headers.remove(name);
     }

@@ -13,10 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts,
-    uri::PathAndQuery,
-};
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts, uri::PathAndQuery};
 use hyper::body::{Body as _, Incoming};
 use proxyxai_core::dialect::{
     Dialect, Endpoint, NoEndpoint,
@@ -32,16 +29,14 @@ use crate::{
     context::Context,
     edge,
     head::Head,
-    headers, identify,
+    headers::{self, ANTHROPIC_VERSION, X_API_KEY, X_PROXYXAI_REQUEST_ID, X_REQUEST_ID},
+    identify,
     meter::{Caller, Facts},
     models,
     relay::AnswerBody,
     respond::{Failure, respond},
     visitor::Visitor,
 };
-
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_PROXYXAI_REQUEST_ID: HeaderName = HeaderName::from_static("x-proxyxai-request-id");
 
 /// Serves one request. Never fails: every [`Failure`] becomes an answer in one place.
 pub(crate) async fn serve(
@@ -53,7 +48,7 @@ pub(crate) async fn serve(
     let (began, request_id) = (cx.clock.monotonic(), cx.request_id());
     let (head, mut body) = request.into_parts();
     let anthropic =
-        head.headers.contains_key("anthropic-version") || head.headers.contains_key("x-api-key");
+        head.headers.contains_key(ANTHROPIC_VERSION) || head.headers.contains_key(X_API_KEY);
     let endpoint = find(head.method.as_str(), head.uri.path());
     let dialect = match endpoint {
         Ok(endpoint) => endpoint.dialect(anthropic),
