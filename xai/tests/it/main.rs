@@ -5,6 +5,11 @@
     reason = "a test that cannot go on should stop where it stands"
 )]
 
+mod bill;
+mod events;
+mod lifecycle;
+mod process;
+mod refusals;
 mod settings;
 mod structure;
 mod turmoil;
