@@ -255,7 +255,8 @@ fn request(number: u64, keys: &[String], dice: &mut Dice) -> (Ask, HangsUp) {
         }
         60..70 => {
             ask.path = "/v1/embeddings";
-            ask.body = json!({ "model": "text-embedding-3-small", "input": ["the sea", "the sky"] });
+            ask.body =
+                json!({ "model": "text-embedding-3-small", "input": ["the sea", "the sky"] });
         }
         _ => ask = ask.streamed(),
     }
@@ -358,9 +359,11 @@ fn check(
             .insert(event.attempt);
     }
     for (request, numbers) in &numbers {
-        let expected: BTreeSet<u32> =
-            (1..=u32::try_from(numbers.len()).unwrap().min(3)).collect();
-        assert_eq!(numbers, &expected, "attempts of {request} count from 1, to 3 at most");
+        let expected: BTreeSet<u32> = (1..=u32::try_from(numbers.len()).unwrap().min(3)).collect();
+        assert_eq!(
+            numbers, &expected,
+            "attempts of {request} count from 1, to 3 at most"
+        );
     }
     let arrived: BTreeSet<Attempt> = tagged.iter().cloned().collect();
     assert_eq!(arrived.len(), tagged.len(), "no key is tried twice");
@@ -382,7 +385,11 @@ fn check(
     }
     for asked in asked.iter().filter(|a| a.hangs_up == HangsUp::Never) {
         let id = asked.request_id.as_deref().unwrap_or_default();
-        assert!(numbers.contains_key(id), "no attempt of {} is booked", asked.tag);
+        assert!(
+            numbers.contains_key(id),
+            "no attempt of {} is booked",
+            asked.tag
+        );
     }
     let count = |outcome| booked.values().filter(|e| e.outcome() == outcome).count();
     let statuses = asked.iter().fold(BTreeMap::new(), |mut all, asked| {

@@ -228,7 +228,10 @@ async fn draining_ends_in_its_time_and_says_so_to_the_client() {
     );
     assert_eq!(gateway.ended().await, Some(0), "{}", gateway.said());
     let took = began.elapsed();
-    assert!(Duration::from_secs(1) <= took && took < PATIENCE, "{took:?}");
+    assert!(
+        Duration::from_secs(1) <= took && took < PATIENCE,
+        "{took:?}"
+    );
     let events = events(&home.data());
     assert_eq!(events.len(), 1);
     assert_eq!(events[0].outcome(), Outcome::Unknown);

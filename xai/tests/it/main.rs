@@ -2,10 +2,15 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::arithmetic_side_effects,
     reason = "a test that cannot go on should stop where it stands"
 )]
 
+mod answers;
 mod bill;
+mod commands;
+mod environment;
 mod events;
 mod lifecycle;
 mod process;

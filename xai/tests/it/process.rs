@@ -97,7 +97,17 @@ impl Home {
 
     /// The binary with these arguments, as a login shell of nobody in particular would start it.
     pub(crate) fn command(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(binary());
+        self.program(&binary(), arguments, variables)
+    }
+
+    /// Another copy of the binary, likewise.
+    pub(crate) fn program(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments);
         self.prepare(&mut command, variables);
         command
@@ -319,7 +329,8 @@ pub(crate) struct Ask {
 impl Ask {
     /// A chat; `steer` tells the simulated provider how to answer.
     pub(crate) fn chat(key: &str, model: &str, steer: &str) -> Self {
-        let message = json!({ "role": "user", "content": format!("Tell me of the sea. [[sim {steer}]]") });
+        let message =
+            json!({ "role": "user", "content": format!("Tell me of the sea. [[sim {steer}]]") });
         Self {
             path: "/v1/chat/completions",
             key: key.to_owned(),
