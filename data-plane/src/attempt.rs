@@ -106,8 +106,11 @@ pub(crate) async fn run(
             continue;
         };
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
-            Ok((response, lease)) => {
-                match weigh(cx, call, provider, response, lease, meter, upstream).await {
+            Ok((response, lease, first_byte)) => {
+                let weighed = weigh(
+                    cx, call, provider, response, lease, meter, upstream, first_byte,
+                );
+                match weighed.await {
                     Weighed::Answer(answer) => return Ok(answer),
                     Weighed::Discarded { end, detail, kept } => (end, detail, kept),
                 }
@@ -134,14 +137,14 @@ pub(crate) async fn run(
     none_left(call, failed)
 }
 
-/// Sends the request with one key. A reused connection that was closed before a byte was written is replaced, which does not count.
+/// Sends the request with one key; gives the time by which the client must have a byte of the answer, too. A reused connection that was closed before a byte was written is replaced, which does not count.
 async fn send(
     cx: &Rc<Context>,
     call: &Call,
     provider: &Provider,
     upstream: UpstreamKeyIndex,
     meter: &mut Meter,
-) -> Result<(Response<Incoming>, Lease), (AttemptEnd, String)> {
+) -> Result<(Response<Incoming>, Lease, Instant), (AttemptEnd, String)> {
     let mut request = build(call, provider, upstream).ok_or((
         AttemptEnd::ConnectFailed,
         "the request cannot be written".to_owned(),
@@ -178,7 +181,7 @@ async fn send(
             Err(_) => return Err((AttemptEnd::TimedOut, "no answer came in time".to_owned())),
             Ok(Ok(response)) => {
                 meter.answered(response.status().as_u16());
-                return Ok((response, lease));
+                return Ok((response, lease, first_byte));
             }
             Ok(Err(mut error)) => match error.take_message() {
                 Some(unsent) => {
@@ -224,6 +227,10 @@ enum Weighed {
     },
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is known of an answer's head comes together here"
+)]
 async fn weigh(
     cx: &Rc<Context>,
     call: &Call,
@@ -232,6 +239,7 @@ async fn weigh(
     lease: Lease,
     mut meter: Meter,
     upstream: UpstreamKeyIndex,
+    first_byte: Instant,
 ) -> Weighed {
     let (head, body) = response.into_parts();
     let status = head.status.as_u16();
@@ -257,16 +265,22 @@ async fn weigh(
         events,
     };
     if events && call.facts.stream && status == 200 {
-        return hold_back(cx, call, coming).await;
+        return hold_back(cx, call, coming, first_byte).await;
     }
     Weighed::Answer(Answer::Coming(Box::new(coming)))
 }
 
-/// Holds the head of a stream back until its first event shows whether the answer has begun.
-async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed {
+/// Holds the head of a stream back until its first event shows whether the answer has begun. Until then the client has no byte of it, so
+/// the limit on the first byte goes on.
+async fn hold_back(
+    cx: &Rc<Context>,
+    call: &Call,
+    mut coming: Coming,
+    first_byte: Instant,
+) -> Weighed {
     let mut held = BytesMut::new();
     loop {
-        let frame = match timeout_at(call.deadline, coming.body.frame()).await {
+        let frame = match timeout_at(first_byte, coming.body.frame()).await {
             Err(_) => {
                 return lost(
                     cx,

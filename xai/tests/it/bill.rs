@@ -25,8 +25,8 @@ const AT_ONCE: usize = 16;
 /// Timeouts of the gateway, so that stalls end soon.
 const TIMEOUTS: [(&str, &str); 3] = [
     ("XAI_IDLE_TIMEOUT", "3s"),
-    ("XAI_FIRST_BYTE_TIMEOUT", "10s"),
-    ("XAI_REQUEST_TIMEOUT", "20s"),
+    ("XAI_FIRST_BYTE_TIMEOUT", "6s"),
+    ("XAI_REQUEST_TIMEOUT", "30s"),
 ];
 /// Models that no table has a price for; the number of the request follows.
 const GONE: &str = "gone-";
@@ -423,11 +423,9 @@ fn check_one(asked: &Asked, event: &UsageEvent, row: Option<&BillRow>, arrived: 
             assert!(event.estimated && tokens.input > 0, "{}", context());
             if usage_went_out {
                 // The provider said it, but nobody listened any more.
-                assert!(
-                    event.client_gone && asked.hangs_up != HangsUp::Never,
-                    "{}",
-                    context()
-                );
+                let hung_up = event.client_gone && asked.hangs_up != HangsUp::Never;
+                let too_late = ["timed_out", "upstream_silent"].contains(&event.reason.as_str());
+                assert!(hung_up || too_late, "{}", context());
             }
             let lost = event.client_gone || event.reason == "connection_lost";
             assert!(arrived || lost, "{}", context());
