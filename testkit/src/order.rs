@@ -3,117 +3,46 @@
 
 use serde_json::Value;
 
+/// Names in their order, apart by spaces.
+pub(crate) type Order = [&'static str; 2];
+
 /// OpenAI, answers in one piece.
-pub(crate) const OPENAI: [&[&str]; 2] = [
-    &[
-        "id",
-        "object",
-        "created",
-        "model",
-        "choices",
-        "usage",
-        "service_tier",
-        "system_fingerprint",
-    ],
-    &OPENAI_PARTS,
+pub(crate) const OPENAI: Order = [
+    "id object created model choices usage service_tier system_fingerprint",
+    OPENAI_PARTS,
 ];
 /// OpenAI, the last chunk of a stream.
-pub(crate) const OPENAI_CHUNK: [&[&str]; 2] = [
-    &[
-        "id",
-        "object",
-        "created",
-        "model",
-        "service_tier",
-        "system_fingerprint",
-        "choices",
-        "usage",
-    ],
-    &OPENAI_PARTS,
+pub(crate) const OPENAI_CHUNK: Order = [
+    "id object created model service_tier system_fingerprint choices usage",
+    OPENAI_PARTS,
 ];
-/// OpenAI, lists and what stands in them.
-pub(crate) const OPENAI_LIST: [&[&str]; 2] = [
-    &["object", "data", "index", "embedding", "model", "usage"],
-    &["prompt_tokens", "total_tokens"],
-];
-/// OpenAI, a model.
-pub(crate) const OPENAI_MODEL: [&[&str]; 2] =
-    [&["id", "object", "created", "owned_by", "data"], &[]];
-const OPENAI_PARTS: [&str; 24] = [
-    "index",
-    "role",
-    "content",
-    "message",
-    "delta",
-    "type",
-    "function",
-    "name",
-    "arguments",
-    "tool_calls",
-    "refusal",
-    "annotations",
-    "param",
-    "code",
-    "logprobs",
-    "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "prompt_tokens_details",
-    "completion_tokens_details",
-    "cached_tokens",
-    "reasoning_tokens",
-    "audio_tokens",
-];
-/// OpenAI, a call of a tool within a stream, where the place comes first.
-pub(crate) const OPENAI_DELTA: [&[&str]; 2] = [&["index", "id"], &OPENAI_PARTS];
+/// OpenAI, what is new in a chunk; the place of a tool's call comes before its id.
+pub(crate) const OPENAI_DELTA: Order = ["index id", OPENAI_PARTS];
+const OPENAI_PARTS: &str = "index role content message delta type function name arguments tool_calls refusal annotations param code \
+    logprobs finish_reason prompt_tokens completion_tokens total_tokens prompt_tokens_details completion_tokens_details cached_tokens \
+    reasoning_tokens audio_tokens";
+/// OpenAI, embeddings.
+pub(crate) const OPENAI_LIST: Order = ["object data index embedding model usage", ""];
+/// OpenAI, models.
+pub(crate) const OPENAI_MODEL: Order = ["id object created owned_by data", ""];
 /// Anthropic, all but whole messages.
-pub(crate) const ANTHROPIC: [&[&str]; 2] = [
-    &[
-        "type",
-        "index",
-        "id",
-        "name",
-        "message",
-        "delta",
-        "content_block",
-        "error",
-        "usage",
-        "request_id",
-        "display_name",
-        "created_at",
-        "data",
-        "has_more",
-        "first_id",
-        "last_id",
-    ],
-    &ANTHROPIC_PARTS,
-];
-const ANTHROPIC_PARTS: [&str; 9] = [
-    "stop_reason",
-    "stop_sequence",
-    "input_tokens",
-    "cache_creation_input_tokens",
-    "cache_read_input_tokens",
-    "cache_creation",
-    "ephemeral_5m_input_tokens",
-    "output_tokens",
-    "service_tier",
+pub(crate) const ANTHROPIC: Order = [
+    "type index id name message delta content_block error usage request_id display_name created_at data has_more first_id last_id",
+    ANTHROPIC_PARTS,
 ];
 /// Anthropic, what has a role.
-const ANTHROPIC_MESSAGE: [&[&str]; 2] = [
-    &["model", "id", "type", "role", "content"],
-    &ANTHROPIC_PARTS,
-];
+const ANTHROPIC_MESSAGE: Order = ["model id type role content", ANTHROPIC_PARTS];
+const ANTHROPIC_PARTS: &str = "stop_reason stop_sequence input_tokens cache_creation_input_tokens cache_read_input_tokens cache_creation \
+    ephemeral_5m_input_tokens output_tokens service_tier";
 
 /// The text of a value, its members in this order; those that it does not name come last.
-pub(crate) fn text(value: &Value, order: [&[&str]; 2]) -> String {
+pub(crate) fn text(value: &Value, order: Order) -> String {
     let mut out = String::new();
     write(value, order, &mut out);
     out
 }
 
-fn write(value: &Value, order: [&[&str]; 2], out: &mut String) {
+fn write(value: &Value, order: Order, out: &mut String) {
     match value {
         Value::Array(items) => {
             out.push('[');
@@ -127,8 +56,8 @@ fn write(value: &Value, order: [&[&str]; 2], out: &mut String) {
             let message = order == ANTHROPIC && members.contains_key("role");
             let own = if message { ANTHROPIC_MESSAGE } else { order };
             let rank = |name: &str| {
-                let mut names = own.iter().flat_map(|part| part.iter());
-                names.position(|known| *known == name).unwrap_or(usize::MAX)
+                let mut names = own.iter().flat_map(|part| part.split_whitespace());
+                names.position(|known| known == name).unwrap_or(usize::MAX)
             };
             let mut sorted: Vec<_> = members.iter().collect();
             sorted.sort_by_key(|(name, _)| rank(name));

@@ -141,6 +141,9 @@ impl Home {
 
     /// Starts a gateway with this command.
     pub(crate) async fn start_by(&self, mut command: Command) -> Gateway {
+        let addresses = self.data().join("addresses.json");
+        // Those of a process that was killed would lead nowhere.
+        let _there_may_be_none = fs::remove_file(&addresses);
         let log = self.work.path().join("log");
         let file = fs::File::create(&log).unwrap();
         let child = command
@@ -155,7 +158,6 @@ impl Home {
             ops: SocketAddr::from(([127, 0, 0, 1], 0)),
             grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
-        let addresses = self.data().join("addresses.json");
         let found = until("a gateway starts", async || {
             let ended = gateway.child.try_wait().unwrap();
             assert!(ended.is_none(), "it ended ({ended:?}): {}", gateway.said());
