@@ -12,6 +12,7 @@ mod bill;
 mod commands;
 mod environment;
 mod events;
+mod full_disk;
 mod lifecycle;
 mod process;
 mod refusals;

@@ -140,10 +140,27 @@ impl Home {
     }
 
     /// Starts a gateway with this command.
-    pub(crate) async fn start_by(&self, mut command: Command) -> Gateway {
-        let addresses = self.data().join("addresses.json");
+    pub(crate) async fn start_by(&self, command: Command) -> Gateway {
+        self.start_seen(command, |_| self.data()).await.0
+    }
+
+    /// Starts a gateway with disks of its own; gives its data directory as it is seen from here.
+    pub(crate) async fn start_within(&self, command: Command) -> (Gateway, PathBuf) {
+        let data = self.data();
+        let inside = data.strip_prefix("/").unwrap();
+        self.start_seen(command, |pid| {
+            PathBuf::from(format!("/proc/{pid}/root")).join(inside)
+        })
+        .await
+    }
+
+    async fn start_seen(
+        &self,
+        mut command: Command,
+        data: impl FnOnce(u32) -> PathBuf,
+    ) -> (Gateway, PathBuf) {
         // Those of a process that was killed would lead nowhere.
-        let _there_may_be_none = fs::remove_file(&addresses);
+        let _there_may_be_none = fs::remove_file(self.data().join("addresses.json"));
         let log = self.work.path().join("log");
         let file = fs::File::create(&log).unwrap();
         let child = command
@@ -151,19 +168,22 @@ impl Home {
             .stderr(file)
             .spawn()
             .unwrap();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let data = data(child.id().unwrap());
         let mut gateway = Gateway {
             child,
             log,
-            client: SocketAddr::from(([127, 0, 0, 1], 0)),
-            ops: SocketAddr::from(([127, 0, 0, 1], 0)),
-            grpc: SocketAddr::from(([127, 0, 0, 1], 0)),
+            client: nowhere,
+            ops: nowhere,
+            grpc: nowhere,
         };
         let found = until("a gateway starts", async || {
             let ended = gateway.child.try_wait().unwrap();
             assert!(ended.is_none(), "it ended ({ended:?}): {}", gateway.said());
-            serde_json::from_str::<Value>(&fs::read_to_string(&addresses).ok()?).ok()
-        });
-        let found = found.await;
+            let addresses = fs::read_to_string(data.join("addresses.json")).ok()?;
+            serde_json::from_str::<Value>(&addresses).ok()
+        })
+        .await;
         let address = |name: &str| found[name].as_str().unwrap().parse().unwrap();
         (gateway.client, gateway.ops, gateway.grpc) =
             (address("client"), address("ops"), address("grpc"));
@@ -171,7 +191,7 @@ impl Home {
             gateway.said().contains("Ctrl-C stops it").then_some(())
         })
         .await;
-        gateway
+        (gateway, data)
     }
 
     /// Runs a command to its end.
