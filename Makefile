@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CRATES := proxyxai-proto proxyxai-core proxyxai-testkit proxyxai-control-plane proxyxai-data-plane xai
 export SUITE_LOG := $(CURDIR)/target/suites.log
 
-.PHONY: help run build test fmt clippy unit sdk prove bench bench-peers lint-proto refresh-prices
+.PHONY: help run build test fmt clippy unit sdk prove bench bench-peers lint-proto manual refresh-prices
 
 help:
 	@sed -n 's/^# //p' Makefile | head -4
@@ -55,6 +55,10 @@ bench-peers:
 
 lint-proto:
 	@cd proto && npx --yes @bufbuild/buf@1.75.0 lint
+
+# Writes docs/cli.md from what the program says of itself; the tests compare the two.
+manual:
+	@XAI_WRITE_MANUAL=1 cargo test --locked --quiet --package xai --test it the_manual
 
 refresh-prices:
 	@scripts/refresh-prices

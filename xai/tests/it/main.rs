@@ -14,6 +14,7 @@ mod environment;
 mod events;
 mod full_disk;
 mod lifecycle;
+mod manual;
 mod process;
 mod refusals;
 mod settings;

@@ -1,12 +1,14 @@
 //! Settings: the documentation names each of them, the examples load, and refusals say where the mistake is.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use clap::{Args as _, Command};
 use xai::{
     Environment, Failure,
     settings::{self, Given, Source, load::Loaded, variable},
 };
+
+use crate::structure::root;
 
 #[test]
 fn the_documentation_names_every_setting_as_the_code_does() {
@@ -141,8 +143,4 @@ fn written(yaml: &str) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), yaml).unwrap();
     file
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }

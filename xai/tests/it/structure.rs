@@ -264,6 +264,6 @@ fn read(file: &Path) -> String {
         .unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
