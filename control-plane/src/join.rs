@@ -95,10 +95,10 @@ pub(crate) struct Joined {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JoinRefusal {
     /// No such token, or another secret.
-    #[error("the join token is not valid here; make one with `xai node token create`")]
+    #[error("the join token is not valid here; make one with `xai join-token create`")]
     UnknownToken,
     /// Not any more.
-    #[error("the join token `{id}` {why}; make another one with `xai node token create`")]
+    #[error("the join token `{id}` {why}; make another one with `xai join-token create`")]
     Spent {
         /// Names the token.
         id: String,

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod api;
 pub mod connection;
+pub mod join_token;
 pub mod key;
 pub mod provider;
 pub mod route;
@@ -28,6 +29,8 @@ pub enum Noun {
     Account(Admin<account::Verb>),
     /// Virtual keys.
     Key(Admin<key::Verb>),
+    /// What lets nodes into the deployment.
+    JoinToken(Admin<join_token::Verb>),
     /// What was used, and what it cost.
     Usage(usage::Usage),
 }
@@ -63,6 +66,9 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
             }
             Noun::Account(Admin { connection, verb }) => {
                 account::run(verb, &connection.open(environment)?, connection.output()).await
+            }
+            Noun::JoinToken(Admin { connection, verb }) => {
+                join_token::run(verb, &connection.open(environment)?, connection.output()).await
             }
             Noun::Key(Admin { connection, verb }) => key::run(verb, &connection, environment).await,
             Noun::Usage(usage) => usage::run(usage, environment).await,

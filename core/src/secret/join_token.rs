@@ -77,7 +77,7 @@ impl fmt::Debug for JoinToken {
 
 /// Not a join token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is no join token, or not all of it; take it as `xai node token create` printed it")]
+#[error("this is no join token, or not all of it; take it as `xai join-token create` printed it")]
 pub struct InvalidJoinToken;
 
 #[cfg(test)]
