@@ -13,6 +13,7 @@ mod commands;
 mod environment;
 mod events;
 mod full_disk;
+mod joining;
 mod lifecycle;
 mod manual;
 mod process;
