@@ -63,10 +63,10 @@ settings! { environment =>
     listen: SocketAddr = loopback(3443), "ADDRESS";
     /// Address of the gRPC API for administration.
     grpc: SocketAddr = loopback(3444), "ADDRESS";
-    /// Names and addresses in the certificate of the gRPC port, for clients that check names instead of pinning the authority.
-    grpc_names: Names = Names::default(), "NAMES";
     /// Address of operations: live, ready, metrics, config.
     ops: SocketAddr = loopback(3445), "ADDRESS";
+    /// Names and addresses in the certificate of the gRPC port, for clients that check names instead of pinning the authority.
+    grpc_names: Names = Names::default(), "NAMES";
     /// Threads that serve requests, each with its own connections.
     cores: usize = available_cores(), "NUMBER";
     /// Largest body of a request.
