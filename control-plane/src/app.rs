@@ -10,6 +10,7 @@ use std::{
 
 use prost::Message as _;
 use proxyxai_core::{
+    access::{Caller, Role},
     account::{
         key::{GeneratedKey, Pepper, base62},
         tree::ROOT,
@@ -20,7 +21,9 @@ use proxyxai_core::{
 };
 use proxyxai_proto::{
     admin::v1::{
-        account_service_server::AccountServiceServer, key_service_server::KeyServiceServer,
+        ManagedBy, account_service_server::AccountServiceServer,
+        audit_service_server::AuditServiceServer,
+        credential_service_server::CredentialServiceServer, key_service_server::KeyServiceServer,
         provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
@@ -36,10 +39,11 @@ use tonic::transport::{Server, server::Connected};
 
 use crate::{
     admin::{
-        accounts::AccountServer, keys::KeyServer, providers::ProviderServer, routes::RouteServer,
-        upstream_keys::UpstreamKeyServer,
+        accounts::AccountServer, credentials::CredentialServer, keys::KeyServer,
+        providers::ProviderServer, routes::RouteServer, upstream_keys::UpstreamKeyServer,
     },
-    auth::{Credentials, Guard},
+    audit::{Trail, service::AuditServer},
+    auth::{Credentials, Gate, Guard, ProcessCredential},
     bootstrap,
     config_service::{ConfigServer, Nodes},
     config_store::ConfigStore,
@@ -74,8 +78,10 @@ pub struct Settings {
     pub bookmark_interval: Duration,
     /// Changes that follow one within this time are sent together.
     pub debounce: Duration,
-    /// Between folds of old rows of usage.
+    /// Between folds of old rows of usage, and prunings of the audit trail.
     pub fold_interval: Duration,
+    /// How long records of the audit trail are kept.
+    pub audit_keep: Duration,
 }
 
 impl Default for Settings {
@@ -84,6 +90,7 @@ impl Default for Settings {
             bookmark_interval: Duration::from_secs(2),
             debounce: Duration::from_millis(100),
             fold_interval: Duration::from_secs(3600),
+            audit_keep: Duration::from_secs(365 * 24 * 3600),
         }
     }
 }
@@ -144,14 +151,63 @@ pub struct ControlPlane {
     config: Arc<ConfigStore>,
     store: Arc<dyn Store>,
     books: Arc<Books>,
+    trail: Arc<Trail>,
     credentials: Arc<Credentials>,
-    node_credential: SecretString,
+    own: OwnCredentials,
     deployment_id: String,
     pepper: Pepper,
     view: Arc<View>,
     view_key: [u8; 32],
     nodes: Nodes,
     stopping: CancellationToken,
+}
+
+/// Ids of the credentials that processes of the deployment hold, as the audit trail names them.
+mod process {
+    /// The one in the file `admin-credential`.
+    pub(super) const ADMIN: &str = "admin";
+    /// Of the node of this process.
+    pub(super) const NODE: &str = "node";
+    /// `xai up` when it brings objects in line with the environment.
+    pub(super) const ENV: &str = "env";
+    /// `xai up --demo`, likewise.
+    pub(super) const DEMO: &str = "demo";
+    /// The first start.
+    pub(super) const START: &str = "start";
+}
+
+/// Credentials that are made anew at every start, for other parts of this process.
+struct OwnCredentials {
+    node: SecretString,
+    env: SecretString,
+    demo: SecretString,
+}
+
+impl OwnCredentials {
+    fn make(random: &dyn Random) -> Self {
+        let secret = |word: &str| -> SecretString {
+            format!("pxai-{word}-{}", base62(&random_bytes(random), 40)).into()
+        };
+        Self {
+            node: secret("node"),
+            env: secret("env"),
+            demo: secret("demo"),
+        }
+    }
+
+    /// All that are known without a look into the store.
+    fn with_admin(&self, admin: SecretString) -> Vec<ProcessCredential> {
+        let one = |id: &str, role: Role, secret: &SecretString| ProcessCredential {
+            caller: Caller::of_deployment(id, role),
+            secret: secret.clone(),
+        };
+        vec![
+            one(process::ADMIN, Role::Root, &admin),
+            one(process::NODE, Role::Node, &self.node),
+            one(process::ENV, Role::Root, &self.env),
+            one(process::DEMO, Role::Root, &self.demo),
+        ]
+    }
 }
 
 /// Opens the books and reads the configuration.
@@ -167,29 +223,34 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         admin_credential,
     } = ports;
     let deployment = bootstrap::deployment(&store, &*random, &*clock, &key_encryption_key).await?;
+    let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&clock))?);
     let config = ConfigStore::load(
         Arc::clone(&store),
         Arc::clone(&random),
         Arc::clone(&clock),
         key_encryption_key,
         deployment.generation,
+        Arc::clone(&trail),
     )
     .await?;
-    let node_secret = format!("pxai-node-{}", base62(&random_bytes(&*random), 40));
+    let own = OwnCredentials::make(&*random);
     let view_key: [u8; 32] = random_bytes(&*random);
     Ok(ControlPlane {
         settings,
         config: Arc::new(config),
         books: Arc::new(Books {
             store: Arc::clone(&store),
-            clock,
+            clock: Arc::clone(&clock),
         }),
-        store,
+        trail,
         credentials: Arc::new(Credentials {
-            admin: admin_credential,
-            node: node_secret.clone().into(),
+            store: Arc::clone(&store),
+            clock,
+            pepper: deployment.pepper.clone(),
+            processes: own.with_admin(admin_credential),
         }),
-        node_credential: node_secret.into(),
+        own,
+        store,
         deployment_id: deployment.id,
         pepper: deployment.pepper,
         view: Arc::new(View {
@@ -210,7 +271,17 @@ impl ControlPlane {
 
     /// What the node of this process shows; made anew at every start.
     pub fn node_credential(&self) -> SecretString {
-        self.node_credential.clone()
+        self.own.node.clone()
+    }
+
+    /// What the part of this process shows that manages objects by itself; made anew at every start. `None` for administrators, whose
+    /// credential is handed in.
+    pub fn managing_credential(&self, for_whom: ManagedBy) -> Option<SecretString> {
+        match for_whom {
+            ManagedBy::Env => Some(self.own.env.clone()),
+            ManagedBy::Demo => Some(self.own.demo.clone()),
+            ManagedBy::Admin | ManagedBy::Unspecified => None,
+        }
     }
 
     /// Makes the first virtual key of the deployment from `key`, unless one was ever made.
@@ -230,7 +301,7 @@ impl ControlPlane {
             )],
         };
         if self.store.txn(claim).await.map_err(Fault::from)?.succeeded {
-            crate::admin::keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
+            self.make_first_key(key).await?;
             return Ok(FirstKey::Created);
         }
         let entry = self.store.get(&mark).await.map_err(Fault::from)?;
@@ -248,10 +319,15 @@ impl ControlPlane {
         }
         // A crash may have come between the claim and the key: the claimed key, if this is it, is made now.
         if text.value == key.id {
-            crate::admin::keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
+            self.make_first_key(key).await?;
             return Ok(FirstKey::Created);
         }
         Ok(FirstKey::Gone)
+    }
+
+    async fn make_first_key(&self, key: &GeneratedKey) -> Result<(), Fault> {
+        let start = Caller::of_deployment(process::START, Role::Root);
+        crate::admin::keys::create(&self.config, &start, &self.pepper, key, ROOT, "first").await
     }
 
     /// Serves all services on connections that come in, until `shutdown`. May be called for several sources at once.
@@ -284,12 +360,27 @@ impl ControlPlane {
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .max_concurrent_streams(Some(128))
-            .layer(Guard(Arc::clone(&self.credentials)))
+            .layer(Guard(Arc::new(Gate {
+                config: config(),
+                credentials: Arc::clone(&self.credentials),
+            })))
             .add_service(health_service)
             .add_service(reflection_v1)
             .add_service(reflection_v1alpha)
             .add_service(AccountServiceServer::new(AccountServer {
                 config: config(),
+                credentials: Arc::clone(&self.credentials),
+            }))
+            .add_service(CredentialServiceServer::new(CredentialServer {
+                config: config(),
+                credentials: Arc::clone(&self.credentials),
+                trail: Arc::clone(&self.trail),
+                deployment_id: self.deployment_id.clone(),
+            }))
+            .add_service(AuditServiceServer::new(AuditServer {
+                config: config(),
+                trail: Arc::clone(&self.trail),
+                deployment_id: self.deployment_id.clone(),
             }))
             .add_service(KeyServiceServer::new(KeyServer {
                 config: config(),
@@ -327,9 +418,14 @@ impl ControlPlane {
             .map_err(io::Error::other)
     }
 
-    /// Keeps the books small: folds old rows of usage, now and then, until stopped.
+    /// Keeps the store small, now and then, until stopped: folds old rows of usage, and prunes the audit trail.
     pub async fn keep_house(&self) {
         loop {
+            let keep = i64::try_from(self.settings.audit_keep.as_millis()).unwrap_or(i64::MAX);
+            let before = self.books.clock.unix_ms().saturating_sub(keep);
+            if let Err(error) = self.trail.prune(before).await {
+                tracing::warn!(%error, "the audit trail was not pruned; it is tried again");
+            }
             if let Err(error) = self.books.fold().await {
                 tracing::warn!(%error, "old rows of usage were not folded; it is tried again");
             }

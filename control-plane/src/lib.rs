@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod app;
+mod audit;
 mod auth;
 mod bootstrap;
 mod config_service;

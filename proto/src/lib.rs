@@ -54,6 +54,9 @@ unprintable!(
     admin::v1::CreateUpstreamKeyRequest,
     admin::v1::UpdateUpstreamKeyRequest,
     admin::v1::CreateKeyResponse,
+    admin::v1::CreateCredentialResponse,
+    admin::v1::RotateCredentialResponse,
+    store::v1::StoredCredential,
 );
 
 /// The encoded `FileDescriptorSet` of all protos, for server reflection.

@@ -96,7 +96,11 @@ impl Gateway {
             key_encryption_key: data.key_encryption_key(&*random)?,
             admin_credential: admin_credential.clone(),
         };
-        let control = control_plane::build(control_plane::Settings::default(), control_ports).await;
+        let control_settings = control_plane::Settings {
+            audit_keep: settings.audit_keep.0,
+            ..control_plane::Settings::default()
+        };
+        let control = control_plane::build(control_settings, control_ports).await;
         let control = Arc::new(control.map_err(|error| Failure::failed(error.to_string()))?);
         let first_key = first_key(data, &control, &random).await?;
         let addresses = sockets.addresses();
@@ -110,17 +114,21 @@ impl Gateway {
                 async move { control.keep_house().await }
             }),
         ];
-        let admin = credential(&admin_credential)?.on(channel.clone());
-        let mut objects = managed::Objects::new(admin);
+        let objects_of = |owner: managed::Owner| -> Result<managed::Objects, Failure> {
+            let secret = control.managing_credential(owner.managed_by());
+            let secret = secret.unwrap_or_else(|| admin_credential.clone());
+            Ok(managed::Objects::new(
+                credential(&secret)?.on(channel.clone()),
+                owner,
+            ))
+        };
+        let mut objects = objects_of(managed::Owner::Demo)?;
         objects
-            .reconcile(
-                managed::Owner::Demo,
-                demo.map(sim::Demo::wanted).unwrap_or_default(),
-            )
+            .reconcile(demo.map(sim::Demo::wanted).unwrap_or_default())
             .await?;
         if let Some(wanted) = wanted {
-            objects
-                .reconcile(managed::Owner::Environment, wanted)
+            objects_of(managed::Owner::Environment)?
+                .reconcile(wanted)
                 .await?;
         }
         let node = build_node(settings, data, &control, channel, clock, random)?;

@@ -29,6 +29,14 @@ pub enum Key {
     Head,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
     Config(ResourceName),
+    /// `credential/<id>` → `StoredCredential`. Until it is deleted.
+    Credential(String),
+    /// `audit/head` → `AuditMark`: the last record of the audit trail. For ever.
+    AuditHead,
+    /// `audit/anchor` → `AuditMark`: the last record that was pruned. For ever.
+    AuditAnchor,
+    /// `audit/record/<sequence>` → `AuditRecord`. As long as the setting `audit_keep` says.
+    AuditRecord(u64),
     /// `usage/mark/<node>/<epoch>` → `Counter`: the last batch that is in the rollups. For ever.
     Mark {
         /// Id of the node.
@@ -57,6 +65,10 @@ pub struct Bucket {
 
 /// Prefix of all config.
 pub const CONFIG_PREFIX: &str = "cfg/";
+/// Prefix of all credentials.
+pub const CREDENTIAL_PREFIX: &str = "credential/";
+/// Prefix of all records of the audit trail.
+pub const AUDIT_RECORD_PREFIX: &str = "audit/record/";
 /// Prefix of all rows by hour.
 pub const HOUR_PREFIX: &str = "usage/hour/";
 /// Prefix of all rows by day.
@@ -82,6 +94,10 @@ impl fmt::Display for Key {
             Self::FirstKey => f.write_str("meta/first-key"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
+            Self::Credential(id) => write!(f, "{CREDENTIAL_PREFIX}{id}"),
+            Self::AuditHead => f.write_str("audit/head"),
+            Self::AuditAnchor => f.write_str("audit/anchor"),
+            Self::AuditRecord(sequence) => write!(f, "{AUDIT_RECORD_PREFIX}{sequence:020}"),
             Self::Mark { node, epoch } => write!(f, "usage/mark/{node}/{epoch}"),
             Self::Hour(bucket) => write!(f, "{HOUR_PREFIX}{bucket}"),
             Self::Day(bucket) => write!(f, "{DAY_PREFIX}{bucket}"),
@@ -110,9 +126,17 @@ impl Key {
             Self::Pepper,
             Self::FirstKey,
             Self::Head,
+            Self::AuditHead,
+            Self::AuditAnchor,
         ];
         if let Some(key) = fixed.into_iter().find(|key| key.to_string() == text) {
             return Some(key);
+        }
+        if let Some(id) = text.strip_prefix(CREDENTIAL_PREFIX) {
+            return Some(Self::Credential(id.to_owned()));
+        }
+        if let Some(sequence) = text.strip_prefix(AUDIT_RECORD_PREFIX) {
+            return sequence.parse().ok().map(Self::AuditRecord);
         }
         if let Some(rest) = text.strip_prefix("usage/mark/") {
             let (node, epoch) = rest.rsplit_once('/')?;
@@ -201,8 +225,12 @@ mod tests {
                 Key::KeyEncryptionKey,
                 Key::Pepper,
                 Key::FirstKey,
-                Key::Head
+                Key::Head,
+                Key::AuditHead,
+                Key::AuditAnchor
             ]),
+            part().prop_map(Key::Credential),
+            any::<u64>().prop_map(Key::AuditRecord),
             (prop::sample::select(KINDS.to_vec()), part())
                 .prop_map(|(kind, id)| Key::Config(ResourceName { kind, id })),
             (part(), any::<u64>()).prop_map(|(node, epoch)| Key::Mark { node, epoch }),

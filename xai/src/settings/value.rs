@@ -49,7 +49,7 @@ where
 #[error("{0}")]
 pub struct InvalidValue(&'static str);
 
-/// A duration: `250ms`, `30s`, `5m`, `1h`.
+/// A duration: `250ms`, `30s`, `5m`, `1h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -58,6 +58,11 @@ impl Span {
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
+
+    /// So many days.
+    pub const fn days(days: u64) -> Self {
+        Self::seconds(days.saturating_mul(86_400))
+    }
 }
 
 impl FromStr for Span {
@@ -65,7 +70,7 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         const WANTED: InvalidValue =
-            InvalidValue("a time is a number and a unit, as in 250ms, 30s, 5m or 1h");
+            InvalidValue("a time is a number and a unit, as in 250ms, 30s, 5m, 1h or 7d");
         let (number, unit) = split_unit(text);
         let number: u64 = number.parse().map_err(|_| WANTED)?;
         let milliseconds = match unit {
@@ -73,6 +78,7 @@ impl FromStr for Span {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 86_400_000,
             _ => return Err(WANTED),
         };
         let total = number
@@ -276,7 +282,8 @@ mod tests {
         check::<Span>("5m", Some("300s"));
         check::<Span>("1 h", Some("3600s"));
         check::<Span>("250ms", Some("250ms"));
-        for wrong in ["", "5", "s", "-1s", "1d", "0s", "18446744073709551615h"] {
+        check::<Span>("2d", Some("172800s"));
+        for wrong in ["", "5", "s", "-1s", "1y", "0s", "18446744073709551615h"] {
             check::<Span>(wrong, None);
         }
         check::<Bytes>("33554432", Some("32MiB"));
