@@ -200,20 +200,21 @@ impl Trail {
         Ok((anchor, head))
     }
 
-    /// At most `limit` records after this one.
-    pub(crate) async fn after(
-        &self,
-        sequence: u64,
-        limit: usize,
-    ) -> Result<Vec<AuditRecord>, Fault> {
+    /// At most `limit` records after this one, each with the number that it stands under: what it says of itself may have been edited.
+    async fn after(&self, sequence: u64, limit: usize) -> Result<Vec<(u64, AuditRecord)>, Fault> {
         let range = Range {
             after: Some(Key::AuditRecord(sequence).to_string()),
             limit,
             ..Range::prefix(AUDIT_RECORD_PREFIX)
         };
         let page = self.store.range(range).await?;
-        let decode = |entry: &Entry| keyspace::decode(&entry.key, &entry.value);
-        Ok(page.entries.iter().map(decode).collect::<Result<_, _>>()?)
+        let mut records = Vec::with_capacity(page.entries.len());
+        for entry in &page.entries {
+            if let Some(Key::AuditRecord(place)) = Key::parse(&entry.key) {
+                records.push((place, keyspace::decode(&entry.key, &entry.value)?));
+            }
+        }
+        Ok(records)
     }
 
     /// Takes records away that are older than this, from the first one on. Records that do not hold together are kept: they are the
@@ -224,10 +225,10 @@ impl Trail {
             let mut old = self.after(anchor.sequence, PRUNED_AT_ONCE).await?;
             let keep = old
                 .iter()
-                .position(|record| record.unix_ms >= before_unix_ms)
+                .position(|(_, record)| record.unix_ms >= before_unix_ms)
                 .unwrap_or(old.len());
             old.truncate(keep);
-            let Some(last) = old.last() else {
+            let Some((_, last)) = old.last() else {
                 return Ok(());
             };
             let end = AuditMark {
@@ -235,7 +236,7 @@ impl Trail {
                 hash: last.hash.clone(),
             };
             let mut verifier = Verifier::new(anchor, Mark::from_proto(&end).unwrap_or(Mark::START));
-            old.iter().for_each(|record| verifier.take(record));
+            old.iter().for_each(|(_, record)| verifier.take(record));
             if let Some(fault) = verifier.finish().faults.first() {
                 return Err(Fault::Precondition(format!(
                     "{fault}; the audit trail is not pruned: see `xai audit verify`"
@@ -246,7 +247,7 @@ impl Trail {
                 compares: vec![Compare::unchanged(key.clone(), entry.as_ref())],
                 then: vec![Op::Put(key, end.encode_to_vec())],
             };
-            let gone = old.iter().map(|record| Key::AuditRecord(record.sequence));
+            let gone = old.iter().map(|(place, _)| Key::AuditRecord(*place));
             txn.then.extend(gone.map(|key| Op::Delete(key.to_string())));
             if !self.store.txn(txn).await?.succeeded {
                 // Another replica prunes.

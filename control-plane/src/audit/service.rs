@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use proxyxai_core::{
     access::{Caller, Permission},
     audit::seen,
@@ -22,6 +23,8 @@ use crate::{
 
 /// Records read for one page, shown or not.
 const SCAN: usize = 2000;
+/// Bytes after which a page ends: with one more record it is still within what gRPC clients take.
+const PAGE_BYTES: usize = 2 << 20;
 /// Records read at once.
 const STEP: usize = 200;
 
@@ -49,9 +52,10 @@ impl AuditService for AuditServer {
             })?,
         };
         let size = page_size(query.page_size);
-        let (mut at, mut records, mut read) = (token, Vec::new(), 0_usize);
+        let (mut at, mut records) = (token, Vec::new());
+        let (mut read, mut bytes) = (0_usize, 0_usize);
         let next = loop {
-            if records.len() >= size || read >= SCAN {
+            if records.len() >= size || read >= SCAN || bytes >= PAGE_BYTES {
                 break Some(at);
             }
             let step = if query.newest_first {
@@ -63,12 +67,15 @@ impl AuditService for AuditServer {
                 break None;
             }
             read = read.saturating_add(step.len());
-            for record in step {
-                if records.len() >= size {
+            for (place, record) in step {
+                if records.len() >= size || bytes >= PAGE_BYTES {
                     break;
                 }
-                at = record.sequence;
-                records.extend(wanted(record));
+                at = place;
+                if let Some(record) = wanted(record) {
+                    bytes = bytes.saturating_add(record.encoded_len());
+                    records.push(record);
+                }
             }
         };
         Ok(Response::new(ListAuditRecordsResponse {
@@ -127,11 +134,11 @@ impl AuditServer {
     }
 
     /// The records before this one, the newest first.
-    async fn step_back(&self, before: u64) -> Result<Vec<AuditRecord>, Fault> {
+    async fn step_back(&self, before: u64) -> Result<Vec<(u64, AuditRecord)>, Fault> {
         let step = u64::try_from(STEP).unwrap_or(u64::MAX);
         let after = before.saturating_sub(1).saturating_sub(step);
         let mut records = self.trail.after(after, STEP).await?;
-        records.retain(|record| record.sequence < before);
+        records.retain(|(place, _)| *place < before);
         records.reverse();
         Ok(records)
     }
