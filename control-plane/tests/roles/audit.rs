@@ -237,7 +237,8 @@ async fn every_call_that_changes_something_leaves_one_record_of_its_name() {
         .filter(|name| !looks(name))
         .collect();
     let mut tried = EVERY_CHANGE.map(str::to_owned).to_vec();
-    (changing.sort(), tried.sort());
+    changing.sort();
+    tried.sort();
     assert_eq!(changing, tried, "a call is not tried here");
 
     let gateway = Gateway::start(1).await;
@@ -583,10 +584,16 @@ async fn records_are_found_by_time_actor_object_and_account() {
     assert_eq!(whole.unwrap_err().code(), Code::PermissionDenied);
 }
 
+fn put(key: &str, record: &AuditRecord) -> Op {
+    Op::Put(key.to_owned(), record.encode_to_vec())
+}
+
+/// Sees all records with their keys, and says what to write over them.
+type Tampering = dyn Fn(&mut Vec<(String, AuditRecord)>) -> Vec<Op>;
+
 #[tokio::test]
 async fn a_trail_that_was_tampered_with_in_the_store_is_told() {
-    let check = async |change: &dyn Fn(&mut Vec<(String, AuditRecord)>) -> Vec<Op>,
-                       want: &[Fault]| {
+    let check = async |change: &Tampering, want: &[Fault]| {
         let gateway = Gateway::start(6).await;
         every_change(&gateway.with(ADMIN)).await;
         let page = gateway
@@ -615,7 +622,6 @@ async fn a_trail_that_was_tampered_with_in_the_store_is_told() {
             .unwrap();
         assert_eq!(verify(&gateway).await.faults, want);
     };
-    let put = |key: &str, record: &AuditRecord| Op::Put(key.to_owned(), record.encode_to_vec());
     check(&|_| Vec::new(), &[]).await;
     check(
         &|all| {

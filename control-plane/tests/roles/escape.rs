@@ -195,10 +195,8 @@ impl World {
             account: account.clone(),
         };
         let answer = hand.accounts().delete_account(request).await;
-        let want = match self.want(caller, Need::Govern, &account) {
-            Done if used => Code::FailedPrecondition,
-            other => other,
-        };
+        let want = self.want(caller, Need::Govern, &account);
+        let want = but(want, used, Code::FailedPrecondition);
         if self.check(answer, want).is_some() {
             self.accounts.remove(&account);
         }
@@ -216,10 +214,11 @@ impl World {
             account: "acct-nowhere".to_owned(),
         };
         let answer = hand.accounts().get_account(request).await;
-        let want = match self.want(caller, Need::Read, &caller.account) {
-            Done => NotFound,
-            other => other,
-        };
+        let want = but(
+            self.want(caller, Need::Read, &caller.account),
+            true,
+            NotFound,
+        );
         self.check(answer, want);
     }
 
@@ -387,10 +386,9 @@ impl World {
         };
         let other = self.credentials[&id].clone();
         let give = self.want_grant(caller, other.role, &other.account, other.expires);
-        let take = match self.want(caller, Need::Write, &other.account) {
-            Done if other.role == Role::Root && caller.role != Role::Root => PermissionDenied,
-            want => want,
-        };
+        let above = other.role == Role::Root && caller.role != Role::Root;
+        let take = self.want(caller, Need::Write, &other.account);
+        let take = but(take, above, PermissionDenied);
         let crowded = self.credentials.len() > MOST_CREDENTIALS;
         match self.draw(if crowded { 8 } else { 5 }) {
             0 => {
@@ -638,19 +636,20 @@ impl World {
             Role::Admin | Role::Viewer => true,
             Role::Node | Role::Unspecified => false,
         };
-        match self.want(caller, Need::Write, account) {
-            Done if !allowed || !lives_at_most(expires, caller.expires) => PermissionDenied,
-            other => other,
-        }
+        let exceeds = !allowed || !lives_at_most(expires, caller.expires);
+        but(
+            self.want(caller, Need::Write, account),
+            exceeds,
+            PermissionDenied,
+        )
     }
 
     fn want_deployment(&self, caller: &Credential, change: bool) -> Code {
-        let people = matches!(caller.role, Role::Admin | Role::Viewer);
         match caller.role {
             _ if !self.is_fit(caller) => Unauthenticated,
             Role::Root => Done,
-            _ if people && !change && caller.account == ROOT => Done,
-            _ => PermissionDenied,
+            Role::Admin | Role::Viewer if !change && caller.account == ROOT => Done,
+            Role::Admin | Role::Viewer | Role::Node | Role::Unspecified => PermissionDenied,
         }
     }
 
@@ -713,6 +712,11 @@ enum Need {
     Read,
     Write,
     Govern,
+}
+
+/// What is wanted, but something else where it would be granted and must not be.
+fn but(want: Code, refused: bool, code: Code) -> Code {
+    if want == Done && refused { code } else { want }
 }
 
 fn lives_at_most(expires: i64, other: i64) -> bool {

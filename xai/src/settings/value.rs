@@ -94,9 +94,13 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milliseconds = self.0.as_millis();
-        match milliseconds % 1000 {
-            0 => write!(f, "{}s", milliseconds / 1000),
-            _ => write!(f, "{milliseconds}ms"),
+        const DAY: u128 = 86_400_000;
+        if milliseconds >= DAY && milliseconds.is_multiple_of(DAY) {
+            write!(f, "{}d", milliseconds / DAY)
+        } else if milliseconds.is_multiple_of(1000) {
+            write!(f, "{}s", milliseconds / 1000)
+        } else {
+            write!(f, "{milliseconds}ms")
         }
     }
 }
@@ -282,7 +286,8 @@ mod tests {
         check::<Span>("5m", Some("300s"));
         check::<Span>("1 h", Some("3600s"));
         check::<Span>("250ms", Some("250ms"));
-        check::<Span>("2d", Some("172800s"));
+        check::<Span>("48h", Some("2d"));
+        check::<Span>("25h", Some("90000s"));
         for wrong in ["", "5", "s", "-1s", "1y", "0s", "18446744073709551615h"] {
             check::<Span>(wrong, None);
         }
