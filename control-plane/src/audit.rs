@@ -188,7 +188,11 @@ impl Trail {
         let mark = match &entry {
             None => Mark::START,
             Some(entry) => Mark::from_proto(&keyspace::decode(&key, &entry.value)?)
-                .ok_or_else(|| Fault::Defect(format!("the value of `{key}` has no hash")))?,
+                .ok_or_else(|| {
+                    Fault::Damaged(format!(
+                        "the value of `{key}` in the store has no hash; restore the store from a backup"
+                    ))
+                })?,
         };
         Ok((entry, mark))
     }

@@ -180,6 +180,7 @@ impl ConfigStore {
             | Fault::Rejected(_)
             | Fault::Contended
             | Fault::Store(_)
+            | Fault::Damaged(_)
             | Fault::Defect(_) => false,
         };
         if reached {
@@ -381,7 +382,7 @@ impl ConfigStore {
     fn opened(&self, key: &str, resource: Resource) -> Result<Resource, Fault> {
         map_secret(resource, |sealed| {
             let plain = open(&self.kek, &self.place(key), sealed)
-                .map_err(|error| Fault::Defect(format!("`{key}`: {error}")))?;
+                .map_err(|error| Fault::sealed(key, &error))?;
             Ok(plain.to_vec())
         })
     }

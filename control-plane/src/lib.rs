@@ -4,6 +4,7 @@ pub mod admin;
 pub mod app;
 mod audit;
 mod auth;
+mod books;
 mod bootstrap;
 mod config_service;
 mod config_store;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use proxyxai_core::{
     access::{Caller, Permission},
+    account::tree::ROOT,
     snapshot::ResourceKind,
 };
 use proxyxai_proto::{
@@ -24,7 +25,7 @@ use crate::{
     status::Fault,
     store::{
         Range, Store,
-        keyspace::{self, Bucket, DAY_PREFIX, HOUR_PREFIX, Key},
+        keyspace::{self, Bucket, Key, USAGE_PREFIX},
     },
 };
 
@@ -76,12 +77,9 @@ impl UsageQueryServer {
         query: &QueryUsageRequest,
     ) -> Result<Vec<(Bucket, Rollup)>, Fault> {
         let accounts = &state.snapshot.accounts;
-        // Whoever sees the whole deployment sees also what deleted accounts have used.
-        let under = if query.under.is_empty() && caller.sees_deployment() {
-            None
-        } else {
-            Some(find_account(state, caller, Permission::Read, &query.under)?)
-        };
+        // Everything is under the root account, also what accounts used that are deleted now.
+        let under = Some(find_account(state, caller, Permission::Read, &query.under)?)
+            .filter(|at| accounts.id(*at) != ROOT);
         let wanted = |bucket: &Bucket| {
             let inside = under.is_none_or(|under| {
                 accounts
@@ -93,18 +91,19 @@ impl UsageQueryServer {
                 && (query.model.is_empty() || query.model == bucket.model)
         };
         let mut found = Vec::new();
-        for (prefix, hours) in [(DAY_PREFIX, 24), (HOUR_PREFIX, 1)] {
-            for entry in self.store.range(Range::prefix(prefix)).await?.entries {
-                let Some(Key::Hour(bucket) | Key::Day(bucket)) = Key::parse(&entry.key) else {
-                    continue;
-                };
-                let row: Rollup = keyspace::decode(&entry.key, &entry.value)?;
-                if within(query, bucket.slot, hours)
-                    && wanted(&bucket)
-                    && (!query.unpriced_only || row.unpriced > 0)
-                {
-                    found.push((bucket, row));
-                }
+        // Hours and days are read at one revision: between two reads hours could become days, and count twice or not at all.
+        for entry in self.store.range(Range::prefix(USAGE_PREFIX)).await?.entries {
+            let (bucket, hours) = match Key::parse(&entry.key) {
+                Some(Key::Hour(bucket)) => (bucket, 1),
+                Some(Key::Day(bucket)) => (bucket, 24),
+                _ => continue,
+            };
+            let row: Rollup = keyspace::decode(&entry.key, &entry.value)?;
+            if within(query, bucket.slot, hours)
+                && wanted(&bucket)
+                && (!query.unpriced_only || row.unpriced > 0)
+            {
+                found.push((bucket, row));
             }
         }
         Ok(found)

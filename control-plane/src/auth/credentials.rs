@@ -43,7 +43,7 @@ impl Credentials {
         bearer: Option<&str>,
         state: &State,
     ) -> Result<Caller, Status> {
-        let Some(given) = bearer else {
+        let Some(given) = bearer.filter(|given| !given.is_empty()) else {
             return Err(Status::unauthenticated(
                 "send `authorization: Bearer <credential>`; the first credential is in the file `admin-credential` of the data directory, and its holder makes others with `xai credential create`",
             ));

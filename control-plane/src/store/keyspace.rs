@@ -69,6 +69,8 @@ pub const CONFIG_PREFIX: &str = "cfg/";
 pub const CREDENTIAL_PREFIX: &str = "credential/";
 /// Prefix of all records of the audit trail.
 pub const AUDIT_RECORD_PREFIX: &str = "audit/record/";
+/// Prefix of all usage: marks and rows.
+pub const USAGE_PREFIX: &str = "usage/";
 /// Prefix of all rows by hour.
 pub const HOUR_PREFIX: &str = "usage/hour/";
 /// Prefix of all rows by day.

@@ -86,11 +86,15 @@ pub enum Refusal {
     },
     /// The call is about the whole deployment.
     #[error(
-        "providers, upstream keys, routes, prices and nodes belong to the whole deployment: the role `root` changes them, and credentials of the account `root` see them; this one is `{role}` of a smaller part, or may only look: ask who holds the root credential"
+        "this belongs to the whole deployment, and this credential is `{role}` of `{account}`: {needs}; ask who holds such a credential"
     )]
     Deployment {
         /// The caller's.
         role: Role,
+        /// Id of the caller's account.
+        account: String,
+        /// What would do.
+        needs: &'static str,
     },
     /// The account is the caller's own.
     #[error(
@@ -126,19 +130,28 @@ pub fn may_call(caller: &Caller, permission: Permission) -> Result<(), Refusal> 
             "an admin of the account, or root",
         ),
         Permission::ReadDeployment if people => {
+            let needs = "only root and credentials of the account `root` see it";
             return caller
                 .sees_deployment()
                 .then_some(())
-                .ok_or(Refusal::Deployment { role });
+                .ok_or_else(|| of_deployment(caller, needs));
         }
         Permission::WriteDeployment if people => {
             return (role == Role::Root)
                 .then_some(())
-                .ok_or(Refusal::Deployment { role });
+                .ok_or_else(|| of_deployment(caller, "only root changes it"));
         }
         Permission::ReadDeployment | Permission::WriteDeployment => (false, "root"),
     };
     granted.then_some(()).ok_or(Refusal::Role { role, needs })
+}
+
+fn of_deployment(caller: &Caller, needs: &'static str) -> Refusal {
+    Refusal::Deployment {
+        role: caller.role,
+        account: caller.account.clone(),
+        needs,
+    }
 }
 
 /// Whether a caller may do this with this account, or with what is in it.

@@ -54,6 +54,10 @@ pub enum Fault {
     Reordered(u64),
     /// It comes after the end of the chain.
     Added(u64),
+    /// It is another one than the record of this number that was known before.
+    Unlike(u64),
+    /// It was known before and is pruned, so that it cannot be compared.
+    Pruned(u64),
     /// It is of a newer program.
     NewFormat(u64, u32),
 }
@@ -72,6 +76,14 @@ impl fmt::Display for Fault {
             Self::Missing(n) => write!(f, "record {n} was removed"),
             Self::Reordered(n) => write!(f, "record {n} stands at a wrong place, or twice"),
             Self::Added(n) => write!(f, "record {n} was added after the end of the chain"),
+            Self::Unlike(n) => write!(
+                f,
+                "record {n} is not the record {n} that was known before: the trail was written anew"
+            ),
+            Self::Pruned(n) => write!(
+                f,
+                "record {n} was pruned and cannot be compared; name a later one that you know"
+            ),
             Self::NewFormat(n, format) => write!(
                 f,
                 "record {n} has format {format}, which a newer version of xai can check"
@@ -88,6 +100,7 @@ pub struct Verifier {
     /// The highest record seen so far, with the hash that it claims.
     last: Mark,
     end: Mark,
+    known: Option<Mark>,
     missing: BTreeSet<u64>,
     unnamed: u64,
     faults: BTreeSet<Fault>,
@@ -111,11 +124,28 @@ impl Verifier {
         Self {
             last: anchor,
             end: head,
+            known: None,
             missing: BTreeSet::new(),
             unnamed: 0,
             faults: BTreeSet::new(),
             checked: 0,
         }
+    }
+
+    /// Looks also whether a record is still the one that was known before: that alone tells a chain that was rewritten as a whole.
+    #[must_use]
+    pub fn knowing(mut self, known: Option<Mark>) -> Self {
+        if let Some(mark) = known {
+            if mark.sequence < self.last.sequence {
+                self.faults.insert(Fault::Pruned(mark.sequence));
+            } else if mark.sequence == self.last.sequence && mark.hash != self.last.hash {
+                self.faults.insert(Fault::Unlike(mark.sequence));
+            } else if mark.sequence > self.end.sequence {
+                self.faults.insert(Fault::Missing(mark.sequence));
+            }
+        }
+        self.known = known;
+        self
     }
 
     /// Takes the next record.
@@ -130,6 +160,10 @@ impl Verifier {
         let edited = record.format == FORMAT && record.hash != true_hash;
         if edited {
             self.faults.insert(Fault::Edited(sequence));
+        }
+        let unlike = |known: Mark| known.sequence == sequence && known.hash != true_hash;
+        if !edited && self.known.is_some_and(unlike) {
+            self.faults.insert(Fault::Unlike(sequence));
         }
         if sequence <= self.last.sequence {
             self.missing.remove(&sequence);
@@ -171,6 +205,8 @@ impl Verifier {
                 | Fault::Missing(_)
                 | Fault::Reordered(_)
                 | Fault::Added(_)
+                | Fault::Unlike(_)
+                | Fault::Pruned(_)
                 | Fault::NewFormat(..) => None,
             })
             .collect();

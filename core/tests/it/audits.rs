@@ -157,6 +157,30 @@ fn a_pruned_chain_holds_from_its_anchor() {
     );
 }
 
+#[test]
+fn a_chain_that_was_rewritten_as_a_whole_is_told_by_a_record_known_before() {
+    let records = chain(10);
+    let head = mark(&records[9]);
+    let check = |anchor: Mark, known: Mark, want: &[Fault]| {
+        let mut verifier = Verifier::new(anchor, head).knowing(Some(known));
+        records[usize::try_from(anchor.sequence).unwrap()..]
+            .iter()
+            .for_each(|record| verifier.take(record));
+        assert_eq!(verifier.finish().faults, want, "{known:?}");
+    };
+    let other = |sequence| Mark {
+        sequence,
+        hash: [1; 32],
+    };
+    check(Mark::START, mark(&records[4]), &[]);
+    check(Mark::START, head, &[]);
+    check(Mark::START, other(5), &[Fault::Unlike(5)]);
+    check(Mark::START, other(12), &[Fault::Missing(12)]);
+    check(mark(&records[3]), mark(&records[3]), &[]);
+    check(mark(&records[3]), other(4), &[Fault::Unlike(4)]);
+    check(mark(&records[3]), mark(&records[1]), &[Fault::Pruned(2)]);
+}
+
 proptest! {
     /// Any one bit of any one record: it is named.
     #[test]

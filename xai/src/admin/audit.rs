@@ -64,6 +64,9 @@ pub enum Verb {
         /// File that `xai audit export` wrote, checked without a gateway [default: the trail of the gateway].
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
+        /// A record that you know from before, as NUMBER:HASH; it tells a trail that was written anew as a whole.
+        #[arg(long, value_name = "NUMBER:HASH", value_parser = file::known)]
+        known: Option<Mark>,
     },
     /// Write the whole trail, one JSON object a line.
     Export {
@@ -105,15 +108,18 @@ pub async fn run(
             };
             list(query, limit, &connection.open(environment)?, output).await
         }
-        Verb::Verify { file: Some(file) } => {
-            let (head, verdict) = file::verify(&file)?;
+        Verb::Verify {
+            file: Some(file),
+            known,
+        } => {
+            let (head, verdict) = file::verify(&file, known)?;
             report(head, &verdict, output)
         }
-        Verb::Verify { file: None } => {
+        Verb::Verify { file: None, known } => {
             let api = connection.open(environment)?;
             let chain = chain(&api).await?;
             let (anchor, head) = ends(&chain)?;
-            let mut verifier = Verifier::new(anchor, head);
+            let mut verifier = Verifier::new(anchor, head).knowing(known);
             walk(&api, &chain, |record| {
                 verifier.take(record);
                 Ok(())
@@ -219,7 +225,7 @@ async fn walk(
 const TOLD: usize = 20;
 
 fn report(head: Mark, verdict: &Verdict, output: Output) -> Result<(), Failure> {
-    let last = format!("{} {}", head.sequence, people::hex(&head.hash));
+    let last = format!("{}:{}", head.sequence, people::hex(&head.hash));
     if verdict.faults.is_empty() {
         return match output {
             Output::Json => output.fields(&json!({

@@ -119,7 +119,7 @@ impl Writer {
 }
 
 /// Checks an export; says with which record it ends, too.
-pub(super) fn verify(file: &Path) -> Result<(Mark, Verdict), Failure> {
+pub(super) fn verify(file: &Path, known: Option<Mark>) -> Result<(Mark, Verdict), Failure> {
     let name = file.display().to_string();
     let open = File::open(file).map_err(|error| cannot("read", &name, &error))?;
     let mut verifier: Option<(Mark, Verifier)> = None;
@@ -149,12 +149,23 @@ pub(super) fn verify(file: &Path) -> Result<(Mark, Verdict), Failure> {
         }
         let ends = begin.anchor.mark().zip(begin.head.mark());
         let (anchor, head) = ends.ok_or_else(|| wrong(&"a hash is none"))?;
-        verifier = Some((head, Verifier::new(anchor, head)));
+        verifier = Some((head, Verifier::new(anchor, head).knowing(known)));
     }
     let checked = verifier.map(|(head, verifier)| (head, verifier.finish()));
     checked.ok_or_else(|| {
         Failure::failed(format!("{name} is empty; write it with `xai audit export`"))
     })
+}
+
+/// Reads what `xai audit verify` said of the last record: its number and hash.
+pub(super) fn known(text: &str) -> Result<Mark, &'static str> {
+    let read = || {
+        let (sequence, hash) = text.trim().split_once(':')?;
+        let hash = hash.to_owned();
+        let sequence = sequence.parse().ok()?;
+        Place { sequence, hash }.mark()
+    };
+    read().ok_or("say a number and a hash of 64 hexadecimal digits, as in 12:59c6…, as `xai audit verify` prints them")
 }
 
 impl Place {
@@ -257,7 +268,7 @@ mod tests {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         change(&mut lines);
         std::fs::write(&file, lines.join("\n")).unwrap();
-        let found = match verify(&file) {
+        let found = match verify(&file, None) {
             Ok((_, verdict)) => verdict
                 .faults
                 .iter()
