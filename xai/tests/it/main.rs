@@ -15,6 +15,7 @@ mod events;
 mod full_disk;
 mod lifecycle;
 mod manual;
+mod people;
 mod process;
 mod refusals;
 mod settings;
