@@ -1,6 +1,7 @@
 //! The admin API: one file per kind of object. Each call reads the state once, decides, and changes it in one transaction.
 
 pub(crate) mod accounts;
+pub(crate) mod credentials;
 pub(crate) mod keys;
 pub(crate) mod providers;
 pub(crate) mod routes;
@@ -26,14 +27,19 @@ pub(crate) fn page<T>(
     size: u32,
     token: &str,
 ) -> (Vec<T>, String) {
-    let size = match usize::try_from(size).unwrap_or(MAX_PAGE) {
-        0 => PAGE,
-        size => size.min(MAX_PAGE),
-    };
+    let size = page_size(size);
     let mut rest = items.filter(|item| token.is_empty() || id(item).as_str() > token);
     let page: Vec<T> = rest.by_ref().take(size).collect();
     let next = rest.next().and(page.last()).map(&id).unwrap_or_default();
     (page, next)
+}
+
+/// How many items a page holds when so many are asked for; 0 leaves it to the control plane.
+pub(crate) fn page_size(asked: u32) -> usize {
+    match usize::try_from(asked).unwrap_or(MAX_PAGE) {
+        0 => PAGE,
+        size => size.min(MAX_PAGE),
+    }
 }
 
 /// A new object.

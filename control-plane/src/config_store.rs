@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arc_swap::ArcSwap;
 use prost::Message as _;
 use proxyxai_core::{
+    access::{Caller, Role},
     ports::{Clock, Random, random_bytes},
     secret::seal::{SealKey, open, seal},
     snapshot::{Change, Content, ResourceKind, ResourceName, Snapshot, Version},
@@ -19,6 +20,7 @@ use proxyxai_proto::{
 use tokio::sync::{Mutex, watch};
 
 use crate::{
+    audit::{self, Deed, Trail},
     publish::Published,
     status::Fault,
     store::{
@@ -29,8 +31,8 @@ use crate::{
 
 /// Tries before a write gives up on others that keep changing the same.
 const TRIES: usize = 8;
-/// Objects changed by one call: the transaction needs room for the head.
-const MAX_EDITS: usize = crate::store::MAX_OPS - 1;
+/// Objects changed by one call: the transaction needs room for the head and for the record of the audit trail.
+const MAX_EDITS: usize = crate::store::MAX_OPS - 1 - audit::OPS;
 
 /// An object as it is stored, and when it was written.
 #[derive(Clone)]
@@ -87,6 +89,7 @@ pub(crate) struct ConfigStore {
     pub(crate) clock: Arc<dyn Clock>,
     kek: SealKey,
     generation: u64,
+    trail: Arc<Trail>,
     state: ArcSwap<State>,
     writer: Mutex<()>,
     published: watch::Sender<Arc<Published>>,
@@ -100,6 +103,7 @@ impl ConfigStore {
         clock: Arc<dyn Clock>,
         kek: SealKey,
         generation: u64,
+        trail: Arc<Trail>,
     ) -> Result<Self, Fault> {
         let empty = State {
             records: BTreeMap::new(),
@@ -114,6 +118,7 @@ impl ConfigStore {
             clock,
             kek,
             generation,
+            trail,
             state: ArcSwap::from_pointee(empty),
             writer: Mutex::new(()),
             published,
@@ -137,19 +142,25 @@ impl ConfigStore {
         &*self.random
     }
 
-    /// Changes the configuration: `decide` sees the state and says what to do; it may be asked again when others were faster.
+    /// Changes the configuration, and records who did: `decide` sees the state and says what to do; it may be asked again when others
+    /// were faster. `action` is the name of the call.
     pub(crate) async fn edit<T>(
         &self,
+        caller: &Caller,
+        action: &str,
         decide: impl Fn(&State) -> Result<(Vec<Edit>, T), Fault>,
     ) -> Result<T, Fault> {
         let _one_at_a_time = self.writer.lock().await;
         for _ in 0..TRIES {
             let state = self.state();
-            let (edits, answer) = decide(&state)?;
+            let (edits, answer) = match decide(&state) {
+                Ok(decided) => decided,
+                Err(fault) => return Err(self.refused(caller, action, fault).await),
+            };
             if edits.is_empty() {
                 return Ok(answer);
             }
-            if self.commit(&state, edits).await? {
+            if self.commit(caller, action, &state, edits).await? {
                 return Ok(answer);
             }
             self.reload().await?;
@@ -157,7 +168,46 @@ impl ConfigStore {
         Err(Fault::Contended)
     }
 
-    async fn commit(&self, state: &State, edits: Vec<Edit>) -> Result<bool, Fault> {
+    /// A fault of a change, recorded when it tells that the caller reached for what it may not have. What does not exist is recorded like
+    /// what the caller does not see, or the time that an answer takes would tell them apart.
+    pub(crate) async fn refused(&self, caller: &Caller, action: &str, fault: Fault) -> Fault {
+        let reached = match &fault {
+            Fault::Denied(_) => true,
+            Fault::NotFound { .. } => caller.role != Role::Root,
+            Fault::Invalid(_)
+            | Fault::Exists { .. }
+            | Fault::Precondition(_)
+            | Fault::Rejected(_)
+            | Fault::Contended
+            | Fault::Store(_)
+            | Fault::Damaged(_)
+            | Fault::Defect(_) => false,
+        };
+        if reached {
+            self.note_denied(caller, action).await;
+        }
+        fault
+    }
+
+    /// Records that a caller may not do what it asked for.
+    pub(crate) async fn note_denied(&self, caller: &Caller, action: &str) {
+        let state = self.state();
+        let accounts = &state.snapshot.accounts;
+        let deed = Deed {
+            caller,
+            action,
+            accounts,
+        };
+        self.trail.denied(&deed).await;
+    }
+
+    async fn commit(
+        &self,
+        caller: &Caller,
+        action: &str,
+        state: &State,
+        edits: Vec<Edit>,
+    ) -> Result<bool, Fault> {
         if edits.len() > MAX_EDITS {
             return Err(Fault::Invalid(format!(
                 "one call changes at most {MAX_EDITS} objects"
@@ -194,7 +244,20 @@ impl ConfigStore {
             Counter { value: head }.encode_to_vec(),
         ));
         let written: Vec<ResourceName> = changes.iter().filter_map(name_of).collect();
-        let done = self.store.txn(txn).await?;
+        let accounts = &next.snapshot.accounts;
+        let recorded = changes
+            .iter()
+            .map(|change| {
+                self.trail
+                    .config_change(&state.content, &state.snapshot.accounts, change, accounts)
+            })
+            .collect::<Result<_, _>>()?;
+        let deed = Deed {
+            caller,
+            action,
+            accounts,
+        };
+        let done = self.trail.commit(&deed, recorded, txn).await?;
         if done.succeeded {
             next.head_revision = done.revision;
             for name in written {

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use prost::Message as _;
 use proxyxai_core::{
+    access::{Caller, Role},
     account::{
         key::{Pepper, base62},
         rules,
+        tree::ROOT,
     },
     ports::{Clock, Random, random_bytes},
     secret::{
@@ -19,11 +21,13 @@ use proxyxai_core::{
         seal::{SealKey, open, seal},
     },
 };
-use proxyxai_proto::store::v1 as stored;
+use proxyxai_proto::{admin::v1::AuditChange, store::v1 as stored};
 use subtle::ConstantTimeEq as _;
 
 use crate::{
+    audit::{Deed, Trail},
     authority::{Authority, Kept, NodeCertificate},
+    config_store::ConfigStore,
     status::Fault,
     store::{
         Compare, Entry, Op, Range, Store, Txn,
@@ -82,6 +86,8 @@ pub(crate) struct Door {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) pepper: Pepper,
     pub(crate) authority: Arc<Authority>,
+    pub(crate) trail: Arc<Trail>,
+    pub(crate) config: Arc<ConfigStore>,
 }
 
 /// A node that joined.
@@ -127,6 +133,7 @@ impl Door {
     /// Makes a token.
     pub(crate) async fn create_token(
         &self,
+        caller: &Caller,
         expires_in_ms: i64,
         uses_max: u32,
     ) -> Result<(JoinToken, stored::JoinToken), Fault> {
@@ -144,11 +151,15 @@ impl Door {
             ..stored::JoinToken::default()
         };
         let key = Key::JoinToken(token.id.clone()).to_string();
-        let made = self.store.txn(Txn {
+        let txn = Txn {
             compares: vec![Compare::absent(key.clone())],
             then: vec![Op::Put(key, row.encode_to_vec())],
-        });
-        if made.await?.succeeded {
+        };
+        let change = self.token_change(&token.id, None, &row)?;
+        if self
+            .record(caller, "CreateJoinToken", vec![change], txn)
+            .await?
+        {
             Ok((token, row))
         } else {
             Err(Fault::Contended)
@@ -167,18 +178,33 @@ impl Door {
     }
 
     /// Lets nobody in with this token from now on.
-    pub(crate) async fn revoke_token(&self, id: &str) -> Result<stored::JoinToken, Fault> {
+    pub(crate) async fn revoke_token(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<stored::JoinToken, Fault> {
         let key = Key::JoinToken(id.to_owned()).to_string();
         for _ in 0..TRIES {
-            let Some((entry, mut row)) = self.read::<stored::JoinToken>(&key).await? else {
+            let Some((entry, before)) = self.read::<stored::JoinToken>(&key).await? else {
                 return Err(Fault::NotFound {
                     what: "join token",
                     id: id.to_owned(),
                 });
             };
-            row.revoked = true;
-            if self.replace(&key, &entry, &row).await? {
-                return Ok(row);
+            let after = stored::JoinToken {
+                revoked: true,
+                ..before.clone()
+            };
+            let txn = Txn {
+                compares: vec![Compare::unchanged(key.clone(), Some(&entry))],
+                then: vec![Op::Put(key.clone(), after.encode_to_vec())],
+            };
+            let change = self.token_change(id, Some(&before), &after)?;
+            if self
+                .record(caller, "RevokeJoinToken", vec![change], txn)
+                .await?
+            {
+                return Ok(after);
             }
         }
         Err(Fault::Contended)
@@ -201,25 +227,22 @@ impl Door {
         let node_key = Key::Node(node.to_owned()).to_string();
         let renewal_secret = base62(&random_bytes(&*self.random), 40);
         for _ in 0..TRIES {
-            let (entry, mut row) = self
+            let (entry, before) = self
                 .read::<stored::JoinToken>(&token_key)
                 .await?
                 .filter(|(_, row)| same(&row.digest, &self.digest(token.expose())))
                 .ok_or(JoinRefusal::UnknownToken)?;
-            if let Some(why) = spent(&row, now) {
+            if let Some(why) = spent(&before, now) {
                 let id = token.id.clone();
                 return Err(JoinRefusal::Spent { id, why });
             }
-            if self
-                .store
-                .get(&node_key)
-                .await
-                .map_err(Fault::from)?
-                .is_some()
-            {
+            if self.read::<stored::Node>(&node_key).await?.is_some() {
                 return Err(JoinRefusal::Taken(node.to_owned()));
             }
-            row.uses = row.uses.saturating_add(1);
+            let after = stored::JoinToken {
+                uses: before.uses.saturating_add(1),
+                ..before.clone()
+            };
             let joined = stored::Node {
                 renewal_digest: self.digest(&renewal_secret),
                 join_token_id: token.id.clone(),
@@ -232,11 +255,19 @@ impl Door {
                     Compare::absent(node_key.clone()),
                 ],
                 then: vec![
-                    Op::Put(token_key.clone(), row.encode_to_vec()),
+                    Op::Put(token_key.clone(), after.encode_to_vec()),
                     Op::Put(node_key.clone(), joined.encode_to_vec()),
                 ],
             };
-            if self.store.txn(txn).await.map_err(Fault::from)?.succeeded {
+            let changes = vec![
+                self.token_change(&token.id, Some(&before), &after)?,
+                self.node_change(node, &joined)?,
+            ];
+            let caller = Caller {
+                credential: format!("join-token/{}", token.id),
+                ..node_caller(node)
+            };
+            if self.record(&caller, "Join", changes, txn).await? {
                 tracing::info!(node, token = token.id, "a node joined");
                 return Ok(Joined {
                     certificate,
@@ -267,11 +298,55 @@ impl Door {
         self.certificate(node, request)
     }
 
-    /// Whether a node that shows a certificate is still one of the deployment.
-    pub(crate) async fn admits(&self, node: &str) -> Result<bool, Fault> {
+    /// The caller that a certificate of this node makes.
+    ///
+    /// # Errors
+    /// [`JoinRefusal::UnknownNode`]: it is none of the deployment any more.
+    pub(crate) async fn caller(&self, node: &str) -> Result<Caller, JoinRefusal> {
         let key = Key::Node(node.to_owned()).to_string();
-        let row = self.read::<stored::Node>(&key).await?;
-        Ok(row.is_some_and(|(_, row)| !row.removed))
+        match self.read::<stored::Node>(&key).await? {
+            Some((_, row)) if !row.removed => Ok(node_caller(node)),
+            Some(_) | None => Err(JoinRefusal::UnknownNode(node.to_owned())),
+        }
+    }
+
+    /// Commits a transaction together with its record in the audit trail.
+    async fn record(
+        &self,
+        caller: &Caller,
+        action: &str,
+        changes: Vec<AuditChange>,
+        txn: Txn,
+    ) -> Result<bool, Fault> {
+        let state = self.config.state();
+        let deed = Deed {
+            caller,
+            action,
+            accounts: &state.snapshot.accounts,
+        };
+        Ok(self.trail.commit(&deed, changes, txn).await?.succeeded)
+    }
+
+    fn token_change(
+        &self,
+        id: &str,
+        before: Option<&stored::JoinToken>,
+        after: &stored::JoinToken,
+    ) -> Result<AuditChange, Fault> {
+        self.trail.change(
+            ("join_token", id),
+            Vec::new(),
+            "proxyxai.store.v1.JoinToken",
+            before.map(stored::JoinToken::encode_to_vec).as_deref(),
+            Some(&after.encode_to_vec()),
+        )
+    }
+
+    fn node_change(&self, id: &str, joined: &stored::Node) -> Result<AuditChange, Fault> {
+        let message = "proxyxai.store.v1.Node";
+        let after = joined.encode_to_vec();
+        self.trail
+            .change(("node", id), Vec::new(), message, None, Some(&after))
     }
 
     fn certificate(&self, node: &str, request: &[u8]) -> Result<NodeCertificate, JoinRefusal> {
@@ -296,18 +371,15 @@ impl Door {
             None => Ok(None),
         }
     }
+}
 
-    async fn replace(
-        &self,
-        key: &str,
-        old: &Entry,
-        row: &impl prost::Message,
-    ) -> Result<bool, Fault> {
-        let txn = Txn {
-            compares: vec![Compare::unchanged(key, Some(old))],
-            then: vec![Op::Put(key.to_owned(), row.encode_to_vec())],
-        };
-        Ok(self.store.txn(txn).await?.succeeded)
+/// A node, as calls see it.
+fn node_caller(node: &str) -> Caller {
+    Caller {
+        credential: format!("node/{node}"),
+        role: Role::Node,
+        account: ROOT.to_owned(),
+        expires_unix_ms: None,
     }
 }
 

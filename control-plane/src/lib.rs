@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod app;
+mod audit;
 mod auth;
 pub mod authority;
 mod books;

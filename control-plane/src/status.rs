@@ -1,6 +1,6 @@
 //! Errors of the control plane as gRPC codes: one table, so that the same fault always looks the same.
 
-use proxyxai_core::{secret::seal::SealError, snapshot::Rejection};
+use proxyxai_core::{access::Refusal, secret::seal::SealError, snapshot::Rejection};
 use tonic::{Code, Status};
 
 use crate::store::StoreError;
@@ -11,7 +11,10 @@ pub(crate) enum Fault {
     /// What was sent cannot be used.
     #[error("{0}")]
     Invalid(String),
-    /// What is named does not exist.
+    /// The caller may not do it.
+    #[error("{0}")]
+    Denied(Refusal),
+    /// What is named does not exist, or the caller does not see it; both are told in the same words.
     #[error("there is no {what} `{id}`; list them to see which there are")]
     NotFound {
         /// Its kind.
@@ -47,10 +50,23 @@ pub(crate) enum Fault {
     Defect(String),
 }
 
+impl Fault {
+    /// A refusal about an object. One that the caller does not see is not found, so that names do not leak.
+    pub(crate) fn refused(refusal: Refusal, what: &'static str, id: &str) -> Self {
+        if refusal == Refusal::Hidden {
+            let id = id.to_owned();
+            Self::NotFound { what, id }
+        } else {
+            Self::Denied(refusal)
+        }
+    }
+}
+
 impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
         let code = match &fault {
             Fault::Invalid(_) | Fault::Rejected(_) => Code::InvalidArgument,
+            Fault::Denied(_) => Code::PermissionDenied,
             Fault::NotFound { .. } => Code::NotFound,
             Fault::Exists { .. } => Code::AlreadyExists,
             Fault::Precondition(_) => Code::FailedPrecondition,

@@ -66,6 +66,9 @@ unprintable!(
     node::v1::JoinRequest,
     node::v1::JoinResponse,
     node::v1::RenewRequest,
+    admin::v1::CreateCredentialResponse,
+    admin::v1::RotateCredentialResponse,
+    store::v1::StoredCredential,
 );
 
 /// The encoded `FileDescriptorSet` of all protos, for server reflection.

@@ -89,6 +89,8 @@ settings! { environment =>
     max_in_flight: usize = 10_000, "NUMBER";
     /// Time that requests in flight get to end when the process stops.
     drain: Span = Span::seconds(30), "TIME";
+    /// How long records of the audit trail are kept; older ones are pruned.
+    audit_keep: Span = Span::days(365), "TIME";
     /// What is logged: error, warn, info, debug, trace, or directives such as `info,proxyxai_data_plane=debug`.
     log: value::LogFilter = value::LogFilter::info(), "LEVEL";
     /// How logs are written: text or json.

@@ -98,6 +98,7 @@ impl Gateway {
         };
         let control_settings = control_plane::Settings {
             names: settings.grpc_names.0.clone(),
+            audit_keep: settings.audit_keep.0,
             ..control_plane::Settings::default()
         };
         let control = control_plane::build(control_settings, control_ports).await;
@@ -115,17 +116,21 @@ impl Gateway {
                 async move { control.keep_house().await }
             }),
         ];
-        let admin = credential(&admin_credential)?.on(channel.clone());
-        let mut objects = managed::Objects::new(admin);
+        let objects_of = |owner: managed::Owner| -> Result<managed::Objects, Failure> {
+            let secret = control.managing_credential(owner.managed_by());
+            let secret = secret.unwrap_or_else(|| admin_credential.clone());
+            Ok(managed::Objects::new(
+                credential(&secret)?.on(channel.clone()),
+                owner,
+            ))
+        };
+        let mut objects = objects_of(managed::Owner::Demo)?;
         objects
-            .reconcile(
-                managed::Owner::Demo,
-                demo.map(sim::Demo::wanted).unwrap_or_default(),
-            )
+            .reconcile(demo.map(sim::Demo::wanted).unwrap_or_default())
             .await?;
         if let Some(wanted) = wanted {
-            objects
-                .reconcile(managed::Owner::Environment, wanted)
+            objects_of(managed::Owner::Environment)?
+                .reconcile(wanted)
                 .await?;
         }
         let node = build_node(settings, data, &control, channel, clock, random)?;

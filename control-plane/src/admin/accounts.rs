@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proxyxai_core::{
+    access::{Caller, Permission, may},
     account::{
         rules,
         tree::{AccountIndex, ROOT},
@@ -23,26 +24,36 @@ use tonic::{Request, Response, Status};
 
 use super::{new_id, object, page, with};
 use crate::{
+    auth::{self, Credentials},
     config_store::{ConfigStore, Edit, State},
     status::Fault,
 };
 
 pub(crate) struct AccountServer {
     pub(crate) config: Arc<ConfigStore>,
+    pub(crate) credentials: Arc<Credentials>,
 }
 
-/// The account with this id or at this path; the root account when nothing is given.
-pub(crate) fn find_account(state: &State, id_or_path: &str) -> Result<AccountIndex, Fault> {
+/// The account with this id or at this path, if the caller may do this with it; the caller's own when nothing is given.
+pub(crate) fn find_account(
+    state: &State,
+    caller: &Caller,
+    permission: Permission,
+    id_or_path: &str,
+) -> Result<AccountIndex, Fault> {
     let wanted = if id_or_path.is_empty() {
-        ROOT
+        &caller.account
     } else {
         id_or_path
     };
-    let found = state.snapshot.accounts.find(wanted);
-    found.ok_or_else(|| Fault::NotFound {
+    let accounts = &state.snapshot.accounts;
+    let at = accounts.find(wanted).ok_or_else(|| Fault::NotFound {
         what: "account",
         id: wanted.to_owned(),
-    })
+    })?;
+    may(caller, permission, accounts, at)
+        .map_err(|refusal| Fault::refused(refusal, "account", wanted))?;
+    Ok(at)
 }
 
 #[tonic::async_trait]
@@ -51,11 +62,12 @@ impl AccountService for AccountServer {
         &self,
         request: Request<CreateAccountRequest>,
     ) -> Result<Response<CreateAccountResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let id = new_id(self.config.random(), "acct");
         let created = self.config.clock.unix_ms();
         let edit = |state: &State| {
-            let parent = find_account(state, &request.parent)?;
+            let parent = find_account(state, &caller, Permission::Write, &request.parent)?;
             check_free(state, parent, &request.name)?;
             let account = Account {
                 id: id.clone(),
@@ -73,7 +85,7 @@ impl AccountService for AccountServer {
                 (),
             ))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "CreateAccount", edit).await?;
         Ok(Response::new(CreateAccountResponse {
             account: Some(self.view(&id)?),
         }))
@@ -83,9 +95,10 @@ impl AccountService for AccountServer {
         &self,
         request: Request<ListAccountsRequest>,
     ) -> Result<Response<ListAccountsResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let state = self.config.state();
-        let under = find_account(&state, &request.under)?;
+        let under = find_account(&state, &caller, Permission::Read, &request.under)?;
         let accounts = &state.snapshot.accounts;
         let inside = state
             .of_kind(ResourceKind::Account)
@@ -107,8 +120,10 @@ impl AccountService for AccountServer {
         &self,
         request: Request<GetAccountRequest>,
     ) -> Result<Response<GetAccountResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let state = self.config.state();
-        let at = find_account(&state, &request.into_inner().account)?;
+        let wanted = request.into_inner().account;
+        let at = find_account(&state, &caller, Permission::Read, &wanted)?;
         Ok(Response::new(GetAccountResponse {
             account: Some(self.view(state.snapshot.accounts.id(at))?),
         }))
@@ -118,9 +133,10 @@ impl AccountService for AccountServer {
         &self,
         request: Request<UpdateAccountRequest>,
     ) -> Result<Response<UpdateAccountResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let edit = |state: &State| {
-            let (stored, mut account) = stored(state, &request.account)?;
+            let (stored, mut account) = stored(state, &caller, &request.account)?;
             let id = account.id.clone();
             if let Some(name) = request.name.as_ref().filter(|name| **name != account.name) {
                 if let Some(parent) = state.snapshot.accounts.get(&account.parent_id) {
@@ -136,7 +152,7 @@ impl AccountService for AccountServer {
             }
             Ok((vec![Edit::Put(with(&stored, Kind::Account(account)))], id))
         };
-        let id = self.config.edit(edit).await?;
+        let id = self.config.edit(&caller, "UpdateAccount", edit).await?;
         Ok(Response::new(UpdateAccountResponse {
             account: Some(self.view(&id)?),
         }))
@@ -146,9 +162,11 @@ impl AccountService for AccountServer {
         &self,
         request: Request<DeleteAccountRequest>,
     ) -> Result<Response<DeleteAccountResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
+        let with_credentials = self.credentials.accounts().await?;
         let edit = |state: &State| {
-            let at = find_account(state, &request.account)?;
+            let at = find_account(state, &caller, Permission::Govern, &request.account)?;
             let accounts = &state.snapshot.accounts;
             let (id, path) = (accounts.id(at).to_owned(), accounts.path(at));
             if id == ROOT {
@@ -172,6 +190,11 @@ impl AccountService for AccountServer {
                     "the account `{path}` has {keys} virtual keys; delete those first"
                 )));
             }
+            if with_credentials.contains(&id) {
+                return Err(Fault::Precondition(format!(
+                    "the account `{path}` has credentials; delete those first"
+                )));
+            }
             Ok((
                 vec![Edit::Delete(ResourceName {
                     kind: ResourceKind::Account,
@@ -180,7 +203,7 @@ impl AccountService for AccountServer {
                 (),
             ))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "DeleteAccount", edit).await?;
         Ok(Response::new(DeleteAccountResponse {}))
     }
 }
@@ -212,8 +235,12 @@ fn check_free(state: &State, parent: AccountIndex, name: &str) -> Result<(), Fau
     }
 }
 
-fn stored(state: &State, id_or_path: &str) -> Result<(StoredResource, Account), Fault> {
-    let at = find_account(state, id_or_path)?;
+fn stored(
+    state: &State,
+    caller: &Caller,
+    id_or_path: &str,
+) -> Result<(StoredResource, Account), Fault> {
+    let at = find_account(state, caller, Permission::Govern, id_or_path)?;
     let found = state.get(ResourceKind::Account, state.snapshot.accounts.id(at));
     match found.and_then(|stored| kind(stored).map(|kind| (stored, kind))) {
         Some((stored, Kind::Account(account))) => Ok((stored.clone(), account.clone())),

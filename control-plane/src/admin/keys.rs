@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proxyxai_core::{
+    access::{Caller, Permission, may},
     account::{
         key::{self, GeneratedKey, PREFIX, Pepper},
         rules,
@@ -24,6 +25,7 @@ use tonic::{Request, Response, Status};
 
 use super::{accounts::find_account, object, page, with};
 use crate::{
+    auth,
     config_store::{ConfigStore, Edit, State},
     status::Fault,
 };
@@ -36,6 +38,7 @@ pub(crate) struct KeyServer {
 /// Makes a virtual key of a text that was generated.
 pub(crate) async fn create(
     config: &ConfigStore,
+    caller: &Caller,
     pepper: &Pepper,
     key: &GeneratedKey,
     account: &str,
@@ -44,7 +47,7 @@ pub(crate) async fn create(
     rules::check_account_name(name).map_err(|error| Fault::Invalid(error.to_string()))?;
     let created = config.clock.unix_ms();
     let edit = |state: &State| {
-        let at = find_account(state, account)?;
+        let at = find_account(state, caller, Permission::Write, account)?;
         let virtual_key = VirtualKey {
             id: key.id.clone(),
             account_id: state.snapshot.accounts.id(at).to_owned(),
@@ -61,7 +64,7 @@ pub(crate) async fn create(
             (),
         ))
     };
-    config.edit(edit).await
+    config.edit(caller, "CreateKey", edit).await
 }
 
 #[tonic::async_trait]
@@ -70,10 +73,12 @@ impl KeyService for KeyServer {
         &self,
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let key = key::generate(random_bytes(self.config.random()));
         create(
             &self.config,
+            &caller,
             &self.pepper,
             &key,
             &request.account,
@@ -90,9 +95,10 @@ impl KeyService for KeyServer {
         &self,
         request: Request<ListKeysRequest>,
     ) -> Result<Response<ListKeysResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let state = self.config.state();
-        let under = find_account(&state, &request.under)?;
+        let under = find_account(&state, &caller, Permission::Read, &request.under)?;
         let accounts = &state.snapshot.accounts;
         let inside = state
             .of_kind(ResourceKind::VirtualKey)
@@ -118,8 +124,11 @@ impl KeyService for KeyServer {
         &self,
         request: Request<GetKeyRequest>,
     ) -> Result<Response<GetKeyResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        let id = request.into_inner().id;
+        stored(&self.config.state(), &caller, Permission::Read, &id)?;
         Ok(Response::new(GetKeyResponse {
-            key: Some(self.view(&request.into_inner().id)?),
+            key: Some(self.view(&id)?),
         }))
     }
 
@@ -127,12 +136,13 @@ impl KeyService for KeyServer {
         &self,
         request: Request<UpdateKeyRequest>,
     ) -> Result<Response<UpdateKeyResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         if let Some(name) = &request.name {
             rules::check_account_name(name).map_err(|error| Fault::Invalid(error.to_string()))?;
         }
         let edit = |state: &State| {
-            let (stored, mut key) = stored(state, &request.id)?;
+            let (stored, mut key) = stored(state, &caller, Permission::Write, &request.id)?;
             if let Some(name) = &request.name {
                 key.name.clone_from(name);
             }
@@ -141,7 +151,7 @@ impl KeyService for KeyServer {
             }
             Ok((vec![Edit::Put(with(&stored, Kind::VirtualKey(key)))], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "UpdateKey", edit).await?;
         Ok(Response::new(UpdateKeyResponse {
             key: Some(self.view(&request.id)?),
         }))
@@ -151,9 +161,10 @@ impl KeyService for KeyServer {
         &self,
         request: Request<DeleteKeyRequest>,
     ) -> Result<Response<DeleteKeyResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let id = request.into_inner().id;
         let edit = |state: &State| {
-            stored(state, &id)?;
+            stored(state, &caller, Permission::Write, &id)?;
             Ok((
                 vec![Edit::Delete(ResourceName {
                     kind: ResourceKind::VirtualKey,
@@ -162,7 +173,7 @@ impl KeyService for KeyServer {
                 (),
             ))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "DeleteKey", edit).await?;
         Ok(Response::new(DeleteKeyResponse {}))
     }
 }
@@ -177,18 +188,25 @@ impl KeyServer {
     }
 }
 
-fn stored(state: &State, id: &str) -> Result<(StoredResource, VirtualKey), Fault> {
+/// The key with this id, if the caller may do this with what is in its account.
+fn stored(
+    state: &State,
+    caller: &Caller,
+    permission: Permission,
+    id: &str,
+) -> Result<(StoredResource, VirtualKey), Fault> {
     let found = state
         .get(ResourceKind::VirtualKey, id)
         .ok_or_else(|| unknown(id))?;
-    match found
-        .resource
-        .as_ref()
-        .and_then(|resource| resource.kind.as_ref())
-    {
-        Some(Kind::VirtualKey(key)) => Ok((found.clone(), key.clone())),
-        _ => Err(unknown(id)),
-    }
+    let kind = found.resource.as_ref().and_then(|it| it.kind.as_ref());
+    let Some(Kind::VirtualKey(key)) = kind else {
+        return Err(unknown(id));
+    };
+    let accounts = &state.snapshot.accounts;
+    let at = accounts.get(&key.account_id).ok_or_else(|| unknown(id))?;
+    may(caller, permission, accounts, at)
+        .map_err(|refusal| Fault::refused(refusal, "virtual key", id))?;
+    Ok((found.clone(), key.clone()))
 }
 
 fn view(state: &State, stored: &StoredResource) -> Option<KeyView> {

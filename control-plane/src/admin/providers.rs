@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 
 use super::{object, page, with};
 use crate::{
+    auth,
     config_store::{ConfigStore, Edit, State},
     status::Fault,
 };
@@ -34,6 +35,7 @@ impl ProviderService for ProviderServer {
         &self,
         request: Request<CreateProviderRequest>,
     ) -> Result<Response<CreateProviderResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let created = self.config.clock.unix_ms();
         let edit = |state: &State| {
@@ -59,7 +61,7 @@ impl ProviderService for ProviderServer {
                 (),
             ))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "CreateProvider", edit).await?;
         Ok(Response::new(CreateProviderResponse {
             provider: Some(self.view(&request.id)?),
         }))
@@ -94,6 +96,7 @@ impl ProviderService for ProviderServer {
         &self,
         request: Request<UpdateProviderRequest>,
     ) -> Result<Response<UpdateProviderResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let edit = |state: &State| {
             let (stored, mut provider) = stored(state, &request.id)?;
@@ -105,7 +108,7 @@ impl ProviderService for ProviderServer {
             }
             Ok((vec![Edit::Put(with(&stored, Kind::Provider(provider)))], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "UpdateProvider", edit).await?;
         Ok(Response::new(UpdateProviderResponse {
             provider: Some(self.view(&request.id)?),
         }))
@@ -115,6 +118,7 @@ impl ProviderService for ProviderServer {
         &self,
         request: Request<DeleteProviderRequest>,
     ) -> Result<Response<DeleteProviderResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let id = request.into_inner().id;
         let edit = |state: &State| {
             stored(state, &id)?;
@@ -143,7 +147,7 @@ impl ProviderService for ProviderServer {
                 (),
             ))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "DeleteProvider", edit).await?;
         Ok(Response::new(DeleteProviderResponse {}))
     }
 }

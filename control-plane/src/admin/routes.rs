@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::{object, page, with};
 use crate::{
+    auth,
     config_store::{ConfigStore, Edit, State},
     status::Fault,
 };
@@ -30,6 +31,7 @@ impl RouteService for RouteServer {
         &self,
         request: Request<CreateRouteRequest>,
     ) -> Result<Response<CreateRouteResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let created = self.config.clock.unix_ms();
         let edit = |state: &State| {
@@ -53,7 +55,7 @@ impl RouteService for RouteServer {
                 (),
             ))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "CreateRoute", edit).await?;
         Ok(Response::new(CreateRouteResponse {
             route: Some(self.view(&request.id)?),
         }))
@@ -92,6 +94,7 @@ impl RouteService for RouteServer {
         &self,
         request: Request<UpdateRouteRequest>,
     ) -> Result<Response<UpdateRouteResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let edit = |state: &State| {
             let stored = state
@@ -108,7 +111,7 @@ impl RouteService for RouteServer {
             }
             Ok((vec![Edit::Put(with(stored, Kind::Route(route)))], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "UpdateRoute", edit).await?;
         Ok(Response::new(UpdateRouteResponse {
             route: Some(self.view(&request.id)?),
         }))
@@ -118,6 +121,7 @@ impl RouteService for RouteServer {
         &self,
         request: Request<DeleteRouteRequest>,
     ) -> Result<Response<DeleteRouteResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let id = request.into_inner().id;
         let edit = |state: &State| {
             state
@@ -131,7 +135,7 @@ impl RouteService for RouteServer {
                 (),
             ))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "DeleteRoute", edit).await?;
         Ok(Response::new(DeleteRouteResponse {}))
     }
 }

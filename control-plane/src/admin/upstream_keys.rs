@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 use super::{new_id, object, page};
 use crate::{
+    auth,
     config_store::{ConfigStore, Edit, State},
     status::Fault,
 };
@@ -36,6 +37,7 @@ impl UpstreamKeyService for UpstreamKeyServer {
         &self,
         request: Request<CreateUpstreamKeyRequest>,
     ) -> Result<Response<CreateUpstreamKeyResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let id = if request.id.is_empty() {
             new_id(self.config.random(), "uk")
@@ -67,7 +69,7 @@ impl UpstreamKeyService for UpstreamKeyServer {
                 (),
             ))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "CreateUpstreamKey", edit).await?;
         Ok(Response::new(CreateUpstreamKeyResponse {
             upstream_key: Some(self.view(&id)?),
         }))
@@ -111,6 +113,7 @@ impl UpstreamKeyService for UpstreamKeyServer {
         &self,
         request: Request<UpdateUpstreamKeyRequest>,
     ) -> Result<Response<UpdateUpstreamKeyResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let secret = request.secret.as_deref().map(clean).transpose()?;
         let edit = |state: &State| {
@@ -139,7 +142,7 @@ impl UpstreamKeyService for UpstreamKeyServer {
             });
             Ok((vec![Edit::Put(next)], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "UpdateUpstreamKey", edit).await?;
         Ok(Response::new(UpdateUpstreamKeyResponse {
             upstream_key: Some(self.view(&request.id)?),
         }))
@@ -149,6 +152,7 @@ impl UpstreamKeyService for UpstreamKeyServer {
         &self,
         request: Request<DeleteUpstreamKeyRequest>,
     ) -> Result<Response<DeleteUpstreamKeyResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let id = request.into_inner().id;
         let edit = |state: &State| {
             state
@@ -162,7 +166,7 @@ impl UpstreamKeyService for UpstreamKeyServer {
                 (),
             ))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "DeleteUpstreamKey", edit).await?;
         Ok(Response::new(DeleteUpstreamKeyResponse {}))
     }
 }

@@ -2,12 +2,13 @@
 
 use prost::Message as _;
 use proxyxai_core::{
+    access::{Caller, Role},
     account::{key::GeneratedKey, tree::ROOT},
     snapshot::ResourceKind,
 };
 use proxyxai_proto::store::v1::Text;
 
-use super::{ControlPlane, StartError};
+use super::{ControlPlane, StartError, process};
 use crate::{
     admin::keys,
     status::Fault,
@@ -54,7 +55,8 @@ impl ControlPlane {
         // The key comes first and the mark after it: whatever a crash leaves between them is completed at the next start, and a key
         // that was deleted once is never made again.
         if !exists(&key.id) {
-            keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
+            let start = Caller::of_deployment(process::START, Role::Root);
+            keys::create(&self.config, &start, &self.pepper, key, ROOT, "first").await?;
         }
         let value = key.id.clone();
         let note = Txn {

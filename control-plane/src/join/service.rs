@@ -17,7 +17,7 @@ use proxyxai_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Door, JoinRefusal};
-use crate::{admin::page, authority, status::Fault};
+use crate::{admin::page, auth, authority, status::Fault};
 
 /// Lets nodes in.
 pub(crate) struct JoinServer(pub(crate) Arc<Door>);
@@ -68,12 +68,16 @@ impl JoinTokenService for JoinTokenServer {
         &self,
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let expires_in_ms = i64::try_from(request.expires_in_seconds.saturating_mul(1000))
             .map_err(|_| {
                 Fault::Invalid("a join token cannot last that long; 0 means for ever".to_owned())
             })?;
-        let (token, row) = self.0.create_token(expires_in_ms, request.uses_max).await?;
+        let (token, row) = self
+            .0
+            .create_token(&caller, expires_in_ms, request.uses_max)
+            .await?;
         Ok(Response::new(CreateJoinTokenResponse {
             join_token: Some(view(&token.id, &row)),
             token: token.expose().to_owned(),
@@ -102,8 +106,9 @@ impl JoinTokenService for JoinTokenServer {
         &self,
         request: Request<RevokeJoinTokenRequest>,
     ) -> Result<Response<RevokeJoinTokenResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let id = request.into_inner().id;
-        let row = self.0.revoke_token(&id).await?;
+        let row = self.0.revoke_token(&caller, &id).await?;
         Ok(Response::new(RevokeJoinTokenResponse {
             join_token: Some(view(&id, &row)),
         }))

@@ -6,7 +6,7 @@ use proxyxai_core::secret::fingerprint::Fingerprint;
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
-use crate::store::embedded::EmbeddedStore;
+use crate::{bootstrap, store::embedded::EmbeddedStore};
 
 const NOW: i64 = 1_800_000_000_000;
 const DAY_MS: i64 = 24 * 3_600_000;
@@ -50,14 +50,42 @@ async fn door() -> (Arc<Door>, Arc<Still>) {
             .await
             .is_err()
     );
+    let deployment = bootstrap::deployment(&store, &*random, &*clock, &kek).await;
+    let generation = deployment.unwrap().generation;
+    let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&clock) as _).unwrap());
+    let (own_clock, own_random) = (Arc::clone(&clock) as _, Arc::clone(&random) as _);
+    let own_trail = Arc::clone(&trail);
+    let config = ConfigStore::load(
+        Arc::clone(&store),
+        own_random,
+        own_clock,
+        kek,
+        generation,
+        own_trail,
+    );
     let door = Door {
+        config: Arc::new(config.await.unwrap()),
         store,
         random,
         clock: Arc::clone(&clock) as _,
         pepper: Pepper::new([9; 32]),
         authority: Arc::new(authority),
+        trail,
     };
     (Arc::new(door), clock)
+}
+
+fn root() -> Caller {
+    Caller {
+        credential: "admin".to_owned(),
+        role: Role::Root,
+        account: ROOT.to_owned(),
+        expires_unix_ms: None,
+    }
+}
+
+async fn admits(door: &Door, node: &str) -> bool {
+    door.caller(node).await.is_ok()
 }
 
 fn request() -> Vec<u8> {
@@ -82,17 +110,17 @@ async fn refused(door: &Door, token: &str, node: &str, words: &str) {
 #[tokio::test]
 async fn a_token_lets_in_as_many_as_it_says() {
     let (door, clock) = door().await;
-    let (once, _) = door.create_token(0, 1).await.unwrap();
+    let (once, _) = door.create_token(&root(), 0, 1).await.unwrap();
     let joined = door
         .join(once.expose(), "node-1", &request())
         .await
         .unwrap();
     let leaf = &joined.certificate.chain[0];
     assert_eq!(door.authority.node_of(leaf).as_deref(), Some("node-1"));
-    assert!(door.admits("node-1").await.unwrap());
+    assert!(admits(&door, "node-1").await);
     refused(&door, once.expose(), "node-2", "as many nodes as it may").await;
 
-    let (reusable, _) = door.create_token(DAY_MS, 0).await.unwrap();
+    let (reusable, _) = door.create_token(&root(), DAY_MS, 0).await.unwrap();
     for node in ["node-3", "node-4"] {
         door.join(reusable.expose(), node, &request())
             .await
@@ -105,8 +133,8 @@ async fn a_token_lets_in_as_many_as_it_says() {
         .store(NOW + DAY_MS, std::sync::atomic::Ordering::Relaxed);
     refused(&door, reusable.expose(), "node-5", "has run out").await;
 
-    let (revoked, _) = door.create_token(0, 0).await.unwrap();
-    door.revoke_token(&revoked.id).await.unwrap();
+    let (revoked, _) = door.create_token(&root(), 0, 0).await.unwrap();
+    door.revoke_token(&root(), &revoked.id).await.unwrap();
     refused(&door, revoked.expose(), "node-5", "was revoked").await;
     let uses: Vec<u32> = door
         .tokens()
@@ -121,7 +149,7 @@ async fn a_token_lets_in_as_many_as_it_says() {
 #[tokio::test]
 async fn what_is_forged_lets_nobody_in() {
     let (door, _) = door().await;
-    let (token, _) = door.create_token(0, 0).await.unwrap();
+    let (token, _) = door.create_token(&root(), 0, 0).await.unwrap();
     let forged = JoinToken::make(&[99; 64], Fingerprint::of(b"x"));
     refused(&door, forged.expose(), "node-1", "not valid here").await;
     let mut text = token.expose().to_owned();
@@ -139,13 +167,13 @@ async fn what_is_forged_lets_nobody_in() {
             .await
             .is_err()
     );
-    assert!(!door.admits("node-1").await.unwrap(), "nothing was written");
+    assert!(!admits(&door, "node-1").await, "nothing was written");
 }
 
 #[tokio::test]
 async fn a_node_renews_with_its_secret_until_it_is_removed() {
     let (door, _) = door().await;
-    let (token, _) = door.create_token(0, 0).await.unwrap();
+    let (token, _) = door.create_token(&root(), 0, 0).await.unwrap();
     let joined = door
         .join(token.expose(), "node-1", &request())
         .await
@@ -167,20 +195,24 @@ async fn a_node_renews_with_its_secret_until_it_is_removed() {
     let key = Key::Node("node-1".to_owned()).to_string();
     let (entry, mut row) = door.read::<stored::Node>(&key).await.unwrap().unwrap();
     row.removed = true;
-    assert!(door.replace(&key, &entry, &row).await.unwrap());
+    let txn = Txn {
+        compares: vec![Compare::unchanged(key.clone(), Some(&entry))],
+        then: vec![Op::Put(key, row.encode_to_vec())],
+    };
+    assert!(door.store.txn(txn).await.unwrap().succeeded);
     assert!(
         door.renew("node-1", &joined.renewal_secret, &request())
             .await
             .is_err()
     );
-    assert!(!door.admits("node-1").await.unwrap());
+    assert!(!admits(&door, "node-1").await);
     refused(&door, token.expose(), "node-1", "has joined before").await;
 }
 
 #[tokio::test]
 async fn many_at_once_do_not_exceed_a_token() {
     let (door, _) = door().await;
-    let (token, _) = door.create_token(0, 3).await.unwrap();
+    let (token, _) = door.create_token(&root(), 0, 3).await.unwrap();
     let mut joins = tokio::task::JoinSet::new();
     for number in 0..12 {
         let (door, text) = (Arc::clone(&door), token.expose().to_owned());

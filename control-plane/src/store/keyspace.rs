@@ -35,6 +35,14 @@ pub enum Key {
     Head,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
     Config(ResourceName),
+    /// `credential/<id>` → `StoredCredential`. Until it is deleted.
+    Credential(String),
+    /// `audit/head` → `AuditMark`: the last record of the audit trail. For ever.
+    AuditHead,
+    /// `audit/anchor` → `AuditMark`: the last record that was pruned. For ever.
+    AuditAnchor,
+    /// `audit/record/<sequence>` → `AuditRecord`. As long as the setting `audit_keep` says.
+    AuditRecord(u64),
     /// `usage/mark/<node>/<epoch>` → `Counter`: the last batch that is in the rollups. For ever.
     Mark {
         /// Id of the node.
@@ -67,6 +75,10 @@ pub const CONFIG_PREFIX: &str = "cfg/";
 pub const JOIN_PREFIX: &str = "join/";
 /// Prefix of all nodes.
 pub const NODE_PREFIX: &str = "node/";
+/// Prefix of all credentials.
+pub const CREDENTIAL_PREFIX: &str = "credential/";
+/// Prefix of all records of the audit trail.
+pub const AUDIT_RECORD_PREFIX: &str = "audit/record/";
 /// Prefix of all usage: marks and rows.
 pub const USAGE_PREFIX: &str = "usage/";
 /// Prefix of all rows by hour.
@@ -97,6 +109,10 @@ impl fmt::Display for Key {
             Self::Node(id) => write!(f, "{NODE_PREFIX}{id}"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
+            Self::Credential(id) => write!(f, "{CREDENTIAL_PREFIX}{id}"),
+            Self::AuditHead => f.write_str("audit/head"),
+            Self::AuditAnchor => f.write_str("audit/anchor"),
+            Self::AuditRecord(sequence) => write!(f, "{AUDIT_RECORD_PREFIX}{sequence:020}"),
             Self::Mark { node, epoch } => write!(f, "usage/mark/{node}/{epoch}"),
             Self::Hour(bucket) => write!(f, "{HOUR_PREFIX}{bucket}"),
             Self::Day(bucket) => write!(f, "{DAY_PREFIX}{bucket}"),
@@ -126,9 +142,17 @@ impl Key {
             Self::FirstKey,
             Self::Authority,
             Self::Head,
+            Self::AuditHead,
+            Self::AuditAnchor,
         ];
         if let Some(key) = fixed.into_iter().find(|key| key.to_string() == text) {
             return Some(key);
+        }
+        if let Some(id) = text.strip_prefix(CREDENTIAL_PREFIX) {
+            return Some(Self::Credential(id.to_owned()));
+        }
+        if let Some(sequence) = text.strip_prefix(AUDIT_RECORD_PREFIX) {
+            return sequence.parse().ok().map(Self::AuditRecord);
         }
         if let Some(rest) = text.strip_prefix("usage/mark/") {
             let (node, epoch) = rest.rsplit_once('/')?;
@@ -225,8 +249,12 @@ mod tests {
                 Key::Pepper,
                 Key::FirstKey,
                 Key::Authority,
-                Key::Head
+                Key::Head,
+                Key::AuditHead,
+                Key::AuditAnchor
             ]),
+            part().prop_map(Key::Credential),
+            any::<u64>().prop_map(Key::AuditRecord),
             (prop::sample::select(KINDS.to_vec()), part())
                 .prop_map(|(kind, id)| Key::Config(ResourceName { kind, id })),
             part().prop_map(Key::JoinToken),

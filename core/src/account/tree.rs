@@ -198,14 +198,25 @@ impl AccountTree {
         if self.node(index).is_none() {
             return Err(AccountRefusal::Unknown);
         }
-        for at in self.line(index) {
-            if self.node(at).is_some_and(|node| node.suspended) {
-                return Err(AccountRefusal::Suspended {
-                    path: self.path(at),
-                });
-            }
+        match self.suspended(index) {
+            Some(at) => Err(AccountRefusal::Suspended {
+                path: self.path(at),
+            }),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The nearest account that is suspended: this one, or one above it.
+    pub fn suspended(&self, index: AccountIndex) -> Option<AccountIndex> {
+        self.line(index)
+            .find(|at| self.node(*at).is_some_and(|node| node.suspended))
+    }
+
+    /// Ids from the root to the account.
+    pub fn id_line(&self, index: AccountIndex) -> Vec<String> {
+        let mut ids: Vec<String> = self.line(index).map(|at| self.id(at).to_owned()).collect();
+        ids.reverse();
+        ids
     }
 
     fn node(&self, index: AccountIndex) -> Option<&Node> {

@@ -8,9 +8,11 @@
 
 mod accounts;
 mod addresses;
+mod audits;
 mod intents;
 mod keys;
 mod retries;
+mod roles;
 mod snapshots;
 mod streams;
 mod usages;

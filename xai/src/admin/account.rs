@@ -23,8 +23,13 @@ pub enum Verb {
     Create {
         /// Its name, unique among its siblings.
         name: String,
-        /// Id or path of the account above it.
-        #[arg(long, value_name = "ACCOUNT", default_value = "root")]
+        /// Id or path of the account above it [default: your own].
+        #[arg(
+            long,
+            value_name = "ACCOUNT",
+            default_value = "",
+            hide_default_value = true
+        )]
         parent: String,
         /// A model that it may use, `*` standing for any characters; may be given several times [default: all that its parent may use].
         #[arg(long, value_name = "PATTERN")]
@@ -32,8 +37,13 @@ pub enum Verb {
     },
     /// List accounts as a tree.
     List {
-        /// Id or path of the account at the top.
-        #[arg(long, value_name = "ACCOUNT", default_value = "root")]
+        /// Id or path of the account at the top [default: your own].
+        #[arg(
+            long,
+            value_name = "ACCOUNT",
+            default_value = "",
+            hide_default_value = true
+        )]
         under: String,
     },
     /// Show one account.

@@ -2,7 +2,8 @@
 
 use proxyxai_core::secret::{ExposeSecret as _, SecretString};
 use proxyxai_proto::admin::v1::{
-    account_service_client::AccountServiceClient,
+    account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
+    credential_service_client::CredentialServiceClient,
     join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
     provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
@@ -98,18 +99,25 @@ impl Api {
         UsageQueryServiceClient::new(self.channel.clone())
     }
 
+    /// Credentials.
+    pub fn credentials(&self) -> CredentialServiceClient<Authorized> {
+        CredentialServiceClient::new(self.channel.clone())
+    }
+
+    /// The audit trail.
+    pub fn audit(&self) -> AuditServiceClient<Authorized> {
+        AuditServiceClient::new(self.channel.clone())
+    }
+
     /// A refusal as one sentence.
     #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
     pub fn failure(&self, status: Status) -> Failure {
         let said = status.message();
         match status.code() {
             Code::NotFound => Failure::new(Exit::NotFound, said),
-            Code::Unauthenticated | Code::PermissionDenied => Failure::new(
+            Code::Unauthenticated => Failure::new(
                 Exit::Unreachable,
-                format!(
-                    "{} does not accept the admin credential: {said}",
-                    self.place
-                ),
+                format!("{} does not accept the credential: {said}", self.place),
             ),
             Code::Unavailable if is_of_another_authority(&status) => Failure::new(
                 Exit::Unreachable,
@@ -127,6 +135,7 @@ impl Api {
             ),
             Code::InvalidArgument
             | Code::AlreadyExists
+            | Code::PermissionDenied
             | Code::FailedPrecondition
             | Code::ResourceExhausted
             | Code::Aborted

@@ -28,8 +28,8 @@ use crate::{
 pub enum Verb {
     /// Make a key; it is printed this once and cannot be shown again.
     Create {
-        /// Id or path of the account that it belongs to.
-        #[arg(long, default_value = "root")]
+        /// Id or path of the account that it belongs to [default: your own].
+        #[arg(long, default_value = "", hide_default_value = true)]
         account: String,
         /// What it is for.
         #[arg(long, default_value = "key")]
@@ -37,8 +37,13 @@ pub enum Verb {
     },
     /// List the keys of an account and of those below it.
     List {
-        /// Id or path of the account.
-        #[arg(long, value_name = "ACCOUNT", default_value = "root")]
+        /// Id or path of the account [default: your own].
+        #[arg(
+            long,
+            value_name = "ACCOUNT",
+            default_value = "",
+            hide_default_value = true
+        )]
         under: String,
     },
     /// Show one key, without its secret.

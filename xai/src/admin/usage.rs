@@ -120,16 +120,27 @@ pub async fn run(usage: Usage, environment: &Environment) -> Result<(), Failure>
 
 /// A point in time, as people name one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
+pub enum When {
+    /// Unix milliseconds.
     At(i64),
+    /// Milliseconds before now, or after it where a future is meant.
     Ago(i64),
 }
 
 impl When {
-    fn unix_ms(self, now: i64) -> i64 {
+    /// The time, in Unix milliseconds.
+    pub fn unix_ms(self, now: i64) -> i64 {
         match self {
             Self::At(at) => at,
             Self::Ago(age) => now.saturating_sub(age),
+        }
+    }
+
+    /// The time where a span is one from now on.
+    pub fn ahead_of(self, now: i64) -> i64 {
+        match self {
+            Self::At(at) => at,
+            Self::Ago(span) => now.saturating_add(span),
         }
     }
 }

@@ -49,7 +49,7 @@ where
 #[error("{0}")]
 pub struct InvalidValue(&'static str);
 
-/// A duration: `250ms`, `30s`, `5m`, `1h`.
+/// A duration: `250ms`, `30s`, `5m`, `1h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -58,6 +58,11 @@ impl Span {
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
+
+    /// So many days.
+    pub const fn days(days: u64) -> Self {
+        Self::seconds(days.saturating_mul(86_400))
+    }
 }
 
 impl FromStr for Span {
@@ -65,7 +70,7 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         const WANTED: InvalidValue =
-            InvalidValue("a time is a number and a unit, as in 250ms, 30s, 5m or 1h");
+            InvalidValue("a time is a number and a unit, as in 250ms, 30s, 5m, 1h or 7d");
         let (number, unit) = split_unit(text);
         let number: u64 = number.parse().map_err(|_| WANTED)?;
         let milliseconds = match unit {
@@ -73,6 +78,7 @@ impl FromStr for Span {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 86_400_000,
             _ => return Err(WANTED),
         };
         let total = number
@@ -88,9 +94,13 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milliseconds = self.0.as_millis();
-        match milliseconds % 1000 {
-            0 => write!(f, "{}s", milliseconds / 1000),
-            _ => write!(f, "{milliseconds}ms"),
+        const DAY: u128 = 86_400_000;
+        if milliseconds >= DAY && milliseconds.is_multiple_of(DAY) {
+            write!(f, "{}d", milliseconds / DAY)
+        } else if milliseconds.is_multiple_of(1000) {
+            write!(f, "{}s", milliseconds / 1000)
+        } else {
+            write!(f, "{milliseconds}ms")
         }
     }
 }
@@ -311,7 +321,9 @@ mod tests {
         check::<Span>("5m", Some("300s"));
         check::<Span>("1 h", Some("3600s"));
         check::<Span>("250ms", Some("250ms"));
-        for wrong in ["", "5", "s", "-1s", "1d", "0s", "18446744073709551615h"] {
+        check::<Span>("48h", Some("2d"));
+        check::<Span>("25h", Some("90000s"));
+        for wrong in ["", "5", "s", "-1s", "1y", "0s", "18446744073709551615h"] {
             check::<Span>(wrong, None);
         }
         check::<Bytes>("33554432", Some("32MiB"));

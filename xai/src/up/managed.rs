@@ -28,7 +28,7 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    fn managed_by(self) -> ManagedBy {
+    pub(super) fn managed_by(self) -> ManagedBy {
         match self {
             Self::Environment => ManagedBy::Env,
             Self::Demo => ManagedBy::Demo,
@@ -93,22 +93,26 @@ pub(super) struct Key {
     pub(super) secret: SecretString,
 }
 
-/// The objects of the control plane, reached as an administrator reaches them.
+/// The objects of the control plane, reached as an administrator reaches them, with a credential of the owner's own: the audit trail tells
+/// what each of them did.
 pub(super) struct Objects {
+    owner: Owner,
     providers: ProviderServiceClient<ControlChannel>,
     keys: UpstreamKeyServiceClient<ControlChannel>,
 }
 
 impl Objects {
-    pub(super) fn new(admin: ControlChannel) -> Self {
+    pub(super) fn new(admin: ControlChannel, owner: Owner) -> Self {
         Self {
+            owner,
             providers: ProviderServiceClient::new(admin.clone()),
             keys: UpstreamKeyServiceClient::new(admin),
         }
     }
 
     /// Makes what the owner manages equal to what is wanted.
-    pub(super) async fn reconcile(&mut self, owner: Owner, wanted: Wanted) -> Result<(), Failure> {
+    pub(super) async fn reconcile(&mut self, wanted: Wanted) -> Result<(), Failure> {
+        let owner = self.owner;
         self.step(owner, wanted).await.map_err(|status| {
             Failure::failed(format!(
                 "the objects of the {} cannot be set: {}",

@@ -16,6 +16,7 @@ mod full_disk;
 mod joining;
 mod lifecycle;
 mod manual;
+mod people;
 mod process;
 mod refusals;
 mod settings;
