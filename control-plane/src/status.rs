@@ -54,6 +54,8 @@ impl From<Fault> for Status {
             Fault::Contended => Code::Aborted,
             Fault::Store(StoreError::TooLarge { .. }) => Code::ResourceExhausted,
             Fault::Store(StoreError::Failed { .. } | StoreError::Closed) => Code::Unavailable,
+            // As the code is defined: the change may have been made.
+            Fault::Store(StoreError::Ambiguous { .. }) => Code::DeadlineExceeded,
             Fault::Store(StoreError::Twice(_) | StoreError::Compacted) | Fault::Defect(_) => {
                 Code::Internal
             }
