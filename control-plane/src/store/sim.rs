@@ -2,35 +2,21 @@
 //!
 //! No threads and no clock but the runtime's, which may be paused. The same seed and the same calls give the same answers.
 
+mod chance;
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use super::{
     Compare, Entry, Leadership, Op, Page, Range, Reply, Store, StoreError, Txn, TxnResult, Watch,
     check, leader_key, local::Elections, ring::Ring, rows,
 };
-
-/// How often something goes wrong, in calls of a thousand.
-#[derive(Debug, Clone, Default)]
-pub struct Faults {
-    /// The store is not there.
-    pub unavailable: u32,
-    /// A transaction is not answered; as often as not it was done.
-    pub ambiguous: u32,
-    /// The answer takes its time.
-    pub slow: u32,
-    /// The longest that a slow answer takes.
-    pub slowest: Duration,
-    /// All watches end after a transaction.
-    pub lost_watches: u32,
-    /// History is forgotten after a transaction.
-    pub compaction: u32,
-}
+pub use chance::Faults;
+use chance::{Chance, Fate};
 
 /// A simulated store. Cloning gives another handle to the same one.
 #[derive(Clone)]
@@ -45,16 +31,7 @@ struct State {
     rows: BTreeMap<String, Entry>,
     revision: u64,
     ring: Ring,
-    faults: Faults,
-    random: u64,
-}
-
-/// What happens to a call.
-struct Fate {
-    delay: Duration,
-    unavailable: bool,
-    ambiguous: bool,
-    done: bool,
+    chance: Chance,
 }
 
 impl SimStore {
@@ -65,8 +42,7 @@ impl SimStore {
                 rows: BTreeMap::new(),
                 revision: 0,
                 ring: Ring::starting_after(0),
-                faults: Faults::default(),
-                random: seed,
+                chance: Chance::new(seed),
             }),
             elections: Elections::default(),
         }))
@@ -74,7 +50,7 @@ impl SimStore {
 
     /// What goes wrong from now on.
     pub fn set_faults(&self, faults: Faults) {
-        self.state().faults = faults;
+        self.state().chance.faults = faults;
     }
 
     /// Forgets changes at and below a revision.
@@ -99,7 +75,7 @@ impl SimStore {
 
     /// Waits as long as fate has it. Fate is drawn when the call is made, so that order of calls alone decides.
     async fn fate(&self) -> Result<Fate, StoreError> {
-        let fate = self.state().draw();
+        let fate = self.state().chance.draw();
         if !fate.delay.is_zero() {
             tokio::time::sleep(fate.delay).await;
         }
@@ -197,38 +173,14 @@ impl State {
         Ok(page)
     }
 
-    fn draw(&mut self) -> Fate {
-        let faults = self.faults.clone();
-        let slow = self.happens(faults.slow);
-        let part = u32::try_from(self.next() % 1000).unwrap_or_default();
-        let delay = faults.slowest.saturating_mul(part).checked_div(1000);
-        Fate {
-            delay: delay.filter(|_| slow).unwrap_or_default(),
-            unavailable: self.happens(faults.unavailable),
-            ambiguous: self.happens(faults.ambiguous),
-            done: self.happens(500),
-        }
-    }
-
+    /// What befalls everybody after a transaction.
     fn aftermath(&mut self) {
-        if self.happens(self.faults.compaction) {
+        if self.chance.happens(self.chance.faults.compaction) {
             self.ring.compact(self.revision);
         }
-        if self.happens(self.faults.lost_watches) {
+        if self.chance.happens(self.chance.faults.lost_watches) {
             self.ring.lose_followers();
         }
-    }
-
-    fn happens(&mut self, of_a_thousand: u32) -> bool {
-        self.next() % 1000 < u64::from(of_a_thousand)
-    }
-
-    /// SplitMix64.
-    fn next(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Law 20: every store gives the same result for any sequence of operations.
 
 mod conformance;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod sequences;
 mod sim;
 

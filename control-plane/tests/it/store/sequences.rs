@@ -2,9 +2,15 @@
 //!
 //! Revisions differ between stores (in etcd others write too), so they are told by the step that made them.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher as _, RandomState},
+};
 
-use proptest::{prelude::*, test_runner::TestRunner};
+use proptest::{
+    prelude::*,
+    test_runner::{RngSeed, TestRunner},
+};
 use proxyxai_control_plane::store::{
     Compare, Entry, Event, Op, Range, StoreError, Watch, WatchEvent,
 };
@@ -67,6 +73,29 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step(), 1..40)
 }
 
+/// Runs so many cases, and names the seed that makes them again.
+pub(super) fn runner(cases: u32) -> TestRunner {
+    let given = std::env::var("PROPTEST_RNG_SEED").ok();
+    let seed = given.and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| RandomState::new().hash_one(cases));
+    Subject::say(&format!("PROPTEST_RNG_SEED={seed}"));
+    TestRunner::new(ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })
+}
+
+/// A watch, and what it told so far.
+struct Watching {
+    step: usize,
+    silent: bool,
+    over: bool,
+    watch: Watch,
+    seen: Vec<String>,
+}
+
 /// Which step made a revision.
 struct Clockwork {
     revisions: Vec<u64>,
@@ -119,7 +148,7 @@ pub(super) async fn run(subject: &Subject, steps: &[Step]) -> Vec<String> {
         names: BTreeMap::from([(begun, 0)]),
         compacted: 0,
     };
-    let (mut told, mut watches) = (Vec::new(), Vec::new());
+    let (mut told, mut watches) = (Vec::new(), Vec::<Watching>::new());
     for step in steps {
         let said = match step {
             Step::Txn { compares, then } => transaction(subject, &mut clock, compares, then).await,
@@ -157,15 +186,19 @@ pub(super) async fn run(subject: &Subject, steps: &[Step]) -> Vec<String> {
                 from,
             } => {
                 let from = clock.revision(*from);
-                watches.push((
-                    told.len(),
-                    in_time(store.watch(prefix(*under), from)).await.unwrap(),
-                    *under,
-                ));
+                watches.push(Watching {
+                    step: told.len(),
+                    silent: *under == 4,
+                    over: false,
+                    watch: in_time(store.watch(prefix(*under), from)).await.unwrap(),
+                    seen: Vec::new(),
+                });
                 "watches".to_owned()
             }
             Step::Compact(step) => {
                 let revision = clock.revision(*step);
+                // Watches that have not told everything yet may lose it.
+                catch_up(subject, &mut clock, &mut watches).await;
                 // A store may refuse to go back; so nobody asks it to.
                 if revision > clock.compacted {
                     (subject.compact)(revision).await;
@@ -176,18 +209,21 @@ pub(super) async fn run(subject: &Subject, steps: &[Step]) -> Vec<String> {
         };
         told.push(said);
     }
-    // A last change under every prefix shows that nothing else came before it.
-    let last = (0..3).map(|n| Op::Put(format!("{}end", key(n)), Vec::new()));
-    let end = write(store, Vec::new(), last.collect())
-        .await
-        .unwrap()
-        .revision;
-    clock.happened(end);
-    for (at, watch, under) in watches {
-        let seen = follow(&clock, watch, end, under == 4).await;
-        told.push(format!("the watch of step {at}: {seen:?}"));
-    }
+    catch_up(subject, &mut clock, &mut watches).await;
+    let seen = watches.iter();
+    told.extend(seen.map(|w| format!("the watch of step {}: {:?}", w.step, w.seen)));
     told
+}
+
+/// Changes something under every prefix and reads all watches up to that.
+async fn catch_up(subject: &Subject, clock: &mut Clockwork, watches: &mut [Watching]) {
+    let marks = (0..3).map(|n| Op::Put(format!("{}mark", key(n)), Vec::new()));
+    let marked = write(&*subject.store, Vec::new(), marks.collect()).await;
+    let revision = marked.unwrap().revision;
+    clock.happened(revision);
+    for watching in watches.iter_mut().filter(|w| !w.silent) {
+        watching.read(clock, revision).await;
+    }
 }
 
 async fn transaction(
@@ -217,29 +253,28 @@ async fn transaction(
     }
 }
 
-async fn follow(clock: &Clockwork, mut watch: Watch, end: u64, silent: bool) -> Vec<String> {
-    let mut seen = Vec::new();
-    if silent {
-        return seen;
-    }
-    loop {
-        match next(&mut watch).await {
-            WatchEvent::Changes { revision, events } => {
-                let events: Vec<String> = events
-                    .iter()
-                    .map(|event| match event {
-                        Event::Put(entry) => clock.entry(entry),
-                        Event::Delete(key) => format!("-{key}"),
-                    })
-                    .collect();
-                seen.push(format!("{} {events:?}", clock.name(revision)));
-                if revision >= end {
-                    return seen;
+impl Watching {
+    async fn read(&mut self, clock: &Clockwork, until: u64) {
+        while !self.over {
+            match next(&mut self.watch).await {
+                WatchEvent::Changes { revision, events } => {
+                    let events: Vec<String> = events
+                        .iter()
+                        .map(|event| match event {
+                            Event::Put(entry) => clock.entry(entry),
+                            Event::Delete(key) => format!("-{key}"),
+                        })
+                        .collect();
+                    self.seen
+                        .push(format!("{} {events:?}", clock.name(revision)));
+                    if revision >= until {
+                        return;
+                    }
                 }
-            }
-            other @ (WatchEvent::Compacted | WatchEvent::Lost) => {
-                seen.push(format!("{other:?}"));
-                return seen;
+                other @ (WatchEvent::Compacted | WatchEvent::Lost) => {
+                    self.seen.push(format!("{other:?}"));
+                    self.over = true;
+                }
             }
         }
     }
@@ -256,7 +291,7 @@ fn law_20_random_sequences_give_the_same_on_the_stores_of_this_process() {
         .enable_all()
         .build()
         .unwrap();
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(100));
+    let mut runner = runner(100);
     let property = |steps: Vec<Step>| {
         runtime.block_on(async {
             let simulated = run(&simulated(), &steps).await;
@@ -273,7 +308,7 @@ fn law_20_random_sequences_give_the_same_on_a_file() {
         .enable_all()
         .build()
         .unwrap();
-    let mut runner = TestRunner::new(ProptestConfig::with_cases(8));
+    let mut runner = runner(8);
     let property = |steps: Vec<Step>| {
         runtime.block_on(async {
             let folder = tempfile::tempdir().unwrap();
