@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::JoinHandle,
 };
 
 use redb::{
@@ -47,9 +48,22 @@ struct Shared {
 #[derive(Clone)]
 enum Commits {
     /// To the thread.
-    Queue(mpsc::Sender<Waiting>),
+    Queue(Arc<Worker>),
     /// In the caller, for runtimes that must not wait for a thread (simulations).
     Inline,
+}
+
+/// The thread that commits. The file is closed when the last handle is dropped: that waits for the commit in hand.
+struct Worker {
+    queue: Option<mpsc::Sender<Waiting>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.queue = None;
+        let _it_does_not_panic = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 struct Waiting {
@@ -71,13 +85,16 @@ impl EmbeddedStore {
         let shared = Shared::new(place, database)?;
         let (queue, waiting) = mpsc::channel();
         let worker = Arc::clone(&shared);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || worker.run(&waiting))
             .map_err(|error| failed(&shared.place, &error))?;
         Ok(Self {
             shared,
-            commits: Commits::Queue(queue),
+            commits: Commits::Queue(Arc::new(Worker {
+                queue: Some(queue),
+                thread: Some(thread),
+            })),
         })
     }
 
@@ -121,8 +138,9 @@ impl Store for EmbeddedStore {
                     .commit(std::slice::from_ref(&txn))?
                     .pop()
                     .ok_or(StoreError::Closed),
-                Commits::Queue(queue) => {
+                Commits::Queue(worker) => {
                     let (answer, answered) = oneshot::channel();
+                    let queue = worker.queue.as_ref().ok_or(StoreError::Closed)?;
                     queue
                         .send(Waiting { txn, answer })
                         .map_err(|_| StoreError::Closed)?;

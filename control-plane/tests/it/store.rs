@@ -1,6 +1,7 @@
 //! Law 20: every store gives the same result for any sequence of operations.
 
 mod conformance;
+mod crash;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod sequences;

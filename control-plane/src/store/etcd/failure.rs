@@ -52,9 +52,9 @@ pub(super) fn advice(what: &str) -> &'static str {
     } else if says("no endpoint") {
         "name at least one member of etcd"
     } else if says("no leader") || says("timed out") || says("no answer") {
-        "see whether most members of etcd run and reach each other; it is tried again"
+        "see whether most members of etcd run and reach each other"
     } else {
-        "see whether etcd runs and can be reached at this address; it is tried again"
+        "see whether etcd runs and can be reached at this address"
     }
 }
 

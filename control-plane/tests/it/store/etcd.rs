@@ -12,7 +12,7 @@ use proxyxai_control_plane::store::{
     etcd::{EtcdSettings, EtcdStore},
 };
 
-use super::{Subject, conformance, in_time, next, put, sequences, simulated, write};
+use super::{Subject, conformance, crash, in_time, next, put, sequences, simulated, write};
 use server::{Cluster, connect};
 
 /// Where nobody listens: the port of discarding, which needs privileges to serve.
@@ -68,6 +68,15 @@ fn compare_sequences(cases: u32) {
         })
     };
     runner.run(&sequences::steps(), property).unwrap();
+}
+
+#[tokio::test]
+#[ignore = "prints figures"]
+async fn measure_etcd() {
+    let cluster = Cluster::start(1, &[]).await;
+    crash::measure("etcd, one member", &subject(&cluster, "one").await).await;
+    let cluster = Cluster::start(3, &[]).await;
+    crash::measure("etcd, three members", &subject(&cluster, "three").await).await;
 }
 
 #[tokio::test]
