@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use proptest::prelude::*;
 use proxyxai_control_plane::store::{
     Compare, Range, Store as _, StoreError, WatchEvent,
-    etcd::{EtcdSettings, EtcdStore},
+    etcd::{EtcdSettings, EtcdStore, EtcdTls},
 };
 
 use super::{Subject, conformance, crash, in_time, next, put, sequences, simulated, write};
@@ -144,6 +144,78 @@ async fn gateways_share_an_etcd_under_prefixes_of_their_own() {
         WatchEvent::Changes { events, .. } => assert_eq!(events[0].key(), "x"),
         other @ (WatchEvent::Compacted | WatchEvent::Lost) => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn etcd_with_users_wants_a_password_and_lets_one_in_below_the_prefix() {
+    let cluster = Cluster::start(1, &[]).await;
+    let admin = cluster.client(0).await;
+    let mut auth = admin.auth_client();
+    let below = etcd_client::Permission::read_write("ours/").with_prefix();
+    in_time(auth.user_add("root", "r", None)).await.unwrap();
+    in_time(auth.user_grant_role("root", "root")).await.unwrap();
+    in_time(auth.role_add("gateway")).await.unwrap();
+    in_time(auth.role_grant_permission("gateway", below))
+        .await
+        .unwrap();
+    in_time(auth.user_add("xai", "secret", None)).await.unwrap();
+    in_time(auth.user_grant_role("xai", "gateway"))
+        .await
+        .unwrap();
+    in_time(admin.auth_client().auth_enable()).await.unwrap();
+    let with = |password: &str, prefix: &str| EtcdSettings {
+        user: Some(("xai".to_owned(), password.to_owned().into())),
+        ..cluster.settings(prefix)
+    };
+    let store = connect(with("secret", "ours")).await;
+    assert!(
+        write(&store, Vec::new(), vec![put("a", "1")])
+            .await
+            .unwrap()
+            .succeeded
+    );
+    let mut watch = in_time(store.watch("", 1)).await.unwrap();
+    assert!(matches!(next(&mut watch).await, WatchEvent::Changes { .. }));
+    in_time(store.campaign("x")).await.unwrap();
+    let wrong = in_time(EtcdStore::connect(with("guess", "ours")))
+        .await
+        .map(|_| ());
+    let wrong = wrong.unwrap_err().to_string();
+    assert!(
+        wrong.contains("check the user and password") && !wrong.contains("guess"),
+        "{wrong}"
+    );
+    let theirs = connect(with("secret", "theirs")).await;
+    let refused = write(&theirs, Vec::new(), vec![put("a", "1")])
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("below the prefix"), "{refused}");
+    let nobody = connect(cluster.settings("ours")).await;
+    let refused = in_time(nobody.get("a")).await.unwrap_err().to_string();
+    assert!(refused.contains("check the user and password"), "{refused}");
+}
+
+#[tokio::test]
+async fn etcd_over_tls_is_known_by_its_certificate() {
+    let cluster = Cluster::start(1, &["--auto-tls"]).await;
+    let store = cluster.store("tls").await;
+    assert!(
+        write(&store, Vec::new(), vec![put("a", "1")])
+            .await
+            .unwrap()
+            .succeeded
+    );
+    let system = EtcdSettings {
+        tls: EtcdTls::default(),
+        ..cluster.settings("tls")
+    };
+    let refused = in_time(EtcdStore::connect(system))
+        .await
+        .map(|_| ())
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("check the certificate files"), "{refused}");
 }
 
 #[tokio::test]

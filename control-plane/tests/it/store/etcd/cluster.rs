@@ -289,3 +289,37 @@ async fn etcd_full_a_full_server_says_so_still_reads_and_recovers() {
     let done = write(&store as &dyn Store, Vec::new(), vec![put("a", "small")]).await;
     assert!(done.unwrap().succeeded);
 }
+
+#[tokio::test]
+#[ignore = "needs strace, which makes the disk slow"]
+async fn etcd_full_on_a_slow_disk_what_is_doubtful_is_said_to_be() {
+    let cluster = Cluster::start_slow(1, &[], Duration::from_millis(300)).await;
+    let settings = EtcdSettings {
+        request_timeout: Duration::from_millis(200),
+        ..cluster.settings("slow")
+    };
+    let store = connect(settings).await;
+    let mut answers = Vec::new();
+    for number in 0..20 {
+        let key = format!("k/{number:02}");
+        let compares = vec![Compare::absent(key.clone())];
+        answers.push((
+            key.clone(),
+            write(&store, compares, vec![put(&key, "")]).await,
+        ));
+    }
+    // A client with time sees the end of it.
+    let patient = cluster.store("slow").await;
+    write_again(&patient, "end").await;
+    let list = in_time(patient.range(Range::prefix("k/"))).await.unwrap();
+    let there = |key: &str| list.entries.iter().any(|entry| entry.key == key);
+    let mut doubtful = 0;
+    for (key, answer) in answers {
+        match answer {
+            Ok(done) => assert!(done.succeeded && there(&key), "{key}"),
+            Err(StoreError::Ambiguous { .. }) => doubtful += 1,
+            Err(error) => assert!(!there(&key), "{key} was done, against {error}"),
+        }
+    }
+    assert!(doubtful > 0, "no answer took long");
+}

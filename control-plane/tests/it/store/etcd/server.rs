@@ -11,7 +11,7 @@ use std::{
 use etcd_client::Client;
 use proxyxai_control_plane::store::{
     Range, Store as _,
-    etcd::{EtcdSettings, EtcdStore},
+    etcd::{EtcdSettings, EtcdStore, EtcdTls},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -23,6 +23,8 @@ pub(super) struct Cluster {
     folder: TempDir,
     members: Vec<Member>,
     flags: Vec<String>,
+    /// Each sync of a file takes so much longer.
+    slowness: Duration,
 }
 
 struct Member {
@@ -34,12 +36,18 @@ struct Member {
 impl Cluster {
     /// Starts so many members and waits until they have a leader.
     pub(super) async fn start(members: usize, flags: &[&str]) -> Self {
+        Self::start_slow(members, flags, Duration::ZERO).await
+    }
+
+    /// The same on a disk that takes so much longer for each sync.
+    pub(super) async fn start_slow(members: usize, flags: &[&str], slowness: Duration) -> Self {
         // Another process may take a port between our looking and etcd's binding it.
         for _ in 0..3 {
             let mut cluster = Self {
                 folder: tempfile::tempdir().unwrap(),
                 members: free_ports(members),
                 flags: flags.iter().map(ToString::to_string).collect(),
+                slowness,
             };
             for at in 0..members {
                 cluster.begin(at);
@@ -52,7 +60,7 @@ impl Cluster {
     }
 
     pub(super) fn endpoint(&self, at: usize) -> String {
-        format!("http://127.0.0.1:{}", self.members[at].client)
+        format!("{}://127.0.0.1:{}", self.scheme(), self.members[at].client)
     }
 
     pub(super) fn endpoints(&self) -> Vec<String> {
@@ -61,10 +69,28 @@ impl Cluster {
             .collect()
     }
 
+    /// With this flag, members make their own certificates.
+    fn scheme(&self) -> &'static str {
+        if self.flags.iter().any(|flag| flag == "--auto-tls") {
+            "https"
+        } else {
+            "http"
+        }
+    }
+
+    /// What the first member made.
+    fn authority(&self) -> Option<Vec<u8>> {
+        std::fs::read(self.folder.path().join("m0/fixtures/client/cert.pem")).ok()
+    }
+
     /// Settings with times that suit servers on the same machine, and any version.
     pub(super) fn settings(&self, prefix: &str) -> EtcdSettings {
         EtcdSettings {
             prefix: prefix.to_owned(),
+            tls: EtcdTls {
+                authority: self.authority(),
+                identity: None,
+            },
             request_timeout: Duration::from_secs(3),
             allow_old_version: true,
             ..EtcdSettings::new(self.endpoints())
@@ -99,6 +125,7 @@ impl Cluster {
     /// Starts a member, anew if it ran before.
     pub(super) fn begin(&mut self, at: usize) {
         let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let client = self.endpoint(at);
         let all: Vec<String> = self
             .members
             .iter()
@@ -110,15 +137,15 @@ impl Cluster {
             .append(true)
             .open(self.log(at))
             .unwrap();
-        let member = &mut self.members[at];
-        let process = Command::new(program())
+        let member = &self.members[at];
+        let process = program(self.slowness)
             .arg(format!("--name=m{at}"))
             .arg(format!(
                 "--data-dir={}",
                 self.folder.path().join(format!("m{at}")).display()
             ))
-            .arg(format!("--listen-client-urls={}", url(member.client)))
-            .arg(format!("--advertise-client-urls={}", url(member.client)))
+            .arg(format!("--listen-client-urls={client}"))
+            .arg(format!("--advertise-client-urls={client}"))
             .arg(format!("--listen-peer-urls={}", url(member.peer)))
             .arg(format!(
                 "--initial-advertise-peer-urls={}",
@@ -142,7 +169,7 @@ impl Cluster {
             .stderr(Stdio::from(log))
             .spawn()
             .unwrap();
-        member.process = Some(process);
+        self.members[at].process = Some(process);
     }
 
     /// Kills a member, without warning.
@@ -238,10 +265,46 @@ fn free_ports(members: usize) -> Vec<Member> {
     ports.map(member).collect()
 }
 
-fn program() -> PathBuf {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/etcd");
-    let found = Command::new(script).output().unwrap();
+/// The server, on a disk as slow as that.
+fn program(slowness: Duration) -> Command {
+    let etcd = script("etcd", &[]);
+    if slowness.is_zero() {
+        return Command::new(etcd);
+    }
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("strace");
+    let delay = slowness.as_micros();
+    // With -D it is strace that is the child, and etcd the process that we started.
+    command
+        .env(
+            "PATH",
+            format!("{path}:{}", script("tools", &["strace:strace"])),
+        )
+        .args([
+            "-D",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fdatasync,fsync",
+            "-e",
+        ])
+        .arg(format!("inject=fdatasync,fsync:delay_enter={delay}"))
+        .arg(etcd);
+    command
+}
+
+/// What a script of ours prints.
+fn script(name: &str, arguments: &[&str]) -> String {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let script = format!("{root}/scripts/{name}");
+    let found = Command::new(script)
+        .args(arguments)
+        .current_dir(root)
+        .output()
+        .unwrap();
     let said = String::from_utf8_lossy(&found.stderr);
     assert!(found.status.success(), "{said}");
-    PathBuf::from(String::from_utf8(found.stdout).unwrap().trim())
+    String::from_utf8(found.stdout).unwrap().trim().to_owned()
 }
