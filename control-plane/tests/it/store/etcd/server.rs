@@ -39,6 +39,18 @@ impl Cluster {
         Self::start_slow(members, flags, Duration::ZERO).await
     }
 
+    /// Starts one member that shows a certificate and wants one.
+    pub(super) async fn start_tls() -> Self {
+        let flag = |name: &str, file: &str| format!("--{name}={}", fixture(file).display());
+        let flags = [
+            flag("cert-file", "server.pem"),
+            flag("key-file", "server-key.pem"),
+            flag("trusted-ca-file", "ca.pem"),
+            "--client-cert-auth".to_owned(),
+        ];
+        Self::start(1, &flags.each_ref().map(String::as_str)).await
+    }
+
     /// The same on a disk that takes so much longer for each sync.
     pub(super) async fn start_slow(members: usize, flags: &[&str], slowness: Duration) -> Self {
         // Another process may take a port between our looking and etcd's binding it.
@@ -69,27 +81,26 @@ impl Cluster {
             .collect()
     }
 
-    /// With this flag, members make their own certificates.
     fn scheme(&self) -> &'static str {
-        if self.flags.iter().any(|flag| flag == "--auto-tls") {
+        if self
+            .flags
+            .iter()
+            .any(|flag| flag.starts_with("--cert-file"))
+        {
             "https"
         } else {
             "http"
         }
     }
 
-    /// What the first member made.
-    fn authority(&self) -> Option<Vec<u8>> {
-        std::fs::read(self.folder.path().join("m0/fixtures/client/cert.pem")).ok()
-    }
-
     /// Settings with times that suit servers on the same machine, and any version.
     pub(super) fn settings(&self, prefix: &str) -> EtcdSettings {
         EtcdSettings {
             prefix: prefix.to_owned(),
-            tls: EtcdTls {
-                authority: self.authority(),
-                identity: None,
+            tls: if self.scheme() == "https" {
+                certificates()
+            } else {
+                EtcdTls::default()
             },
             request_timeout: Duration::from_secs(3),
             allow_old_version: true,
@@ -248,6 +259,21 @@ pub(super) async fn connect(settings: EtcdSettings) -> EtcdStore {
         }
     })
     .await
+}
+
+/// Our side of the connection to a member of [`Cluster::start_tls`].
+pub(super) fn certificates() -> EtcdTls {
+    let read = |file: &str| std::fs::read(fixture(file)).unwrap();
+    let key = String::from_utf8(read("client-key.pem")).unwrap();
+    EtcdTls {
+        authority: Some(read("ca.pem")),
+        identity: Some((read("client.pem"), key.into())),
+    }
+}
+
+fn fixture(file: &str) -> PathBuf {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tls");
+    PathBuf::from(folder).join(file)
 }
 
 /// Two free ports for each member, held together so that none comes twice.
