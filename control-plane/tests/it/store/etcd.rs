@@ -264,13 +264,13 @@ async fn a_watch_that_hears_nothing_is_lost_and_a_tick_keeps_it() {
     assert_eq!(next(&mut silent).await, WatchEvent::Lost);
     // Ticks come until the watch outlived its freshness several times.
     let patient = EtcdSettings {
-        freshness: Duration::from_secs(4),
+        freshness: Duration::from_secs(10),
         ..cluster.settings("tick")
     };
     let store = connect(patient).await;
     let mut watch = in_time(store.watch("cfg/", 1)).await.unwrap();
     let mut ticks = tokio::time::interval(Duration::from_millis(500));
-    for _ in 0..12 {
+    for _ in 0..24 {
         ticks.tick().await;
         write(&store, Vec::new(), vec![put("meta/tick", "")])
             .await

@@ -78,7 +78,7 @@ async fn etcd_full_a_killed_leader_loses_no_write_and_no_event() {
 async fn etcd_full_without_a_quorum_nothing_is_read_or_written_and_it_comes_back() {
     let mut cluster = Cluster::start(3, &[]).await;
     let settings = EtcdSettings {
-        freshness: Duration::from_secs(2),
+        freshness: Duration::from_secs(10),
         ..cluster.settings("quorum")
     };
     let store = connect(settings).await;

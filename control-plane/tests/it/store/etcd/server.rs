@@ -103,6 +103,8 @@ impl Cluster {
                 EtcdTls::default()
             },
             request_timeout: Duration::from_secs(3),
+            // Nobody ticks here.
+            freshness: PATIENCE * 2,
             allow_old_version: true,
             ..EtcdSettings::new(self.endpoints())
         }
