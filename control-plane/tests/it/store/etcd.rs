@@ -2,6 +2,7 @@
 //! `cargo test -p proxyxai-control-plane --test it -- --ignored etcd`.
 
 mod cluster;
+mod mute;
 mod server;
 
 use std::{sync::Arc, time::Duration};
@@ -13,6 +14,7 @@ use proxyxai_control_plane::store::{
 };
 
 use super::{Subject, conformance, crash, in_time, next, put, sequences, simulated, write};
+use mute::MuteProxy;
 use server::{Cluster, connect};
 
 /// Where nobody listens: the port of discarding, which needs privileges to serve.
@@ -229,6 +231,46 @@ async fn etcd_over_tls_shows_a_certificate_and_wants_one() {
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains(said), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_write_without_an_answer_is_ambiguous_and_never_sent_again() {
+    let cluster = Cluster::start(1, &[]).await;
+    let way = MuteProxy::open(&cluster.endpoint(0)).await;
+    let settings = EtcdSettings {
+        endpoints: vec![way.endpoint(), cluster.endpoint(0)],
+        ..cluster.settings("mute")
+    };
+    let store = connect(settings).await;
+    let compares = |key: &str| vec![Compare::absent(key)];
+    let done = write(&store, compares("a"), vec![put("a", "1")]).await;
+    assert!(done.unwrap().succeeded);
+    way.mute();
+    // Sent again by the other way, it would find itself done.
+    let answer = write(&store, compares("b"), vec![put("b", "1")]).await;
+    assert!(
+        matches!(answer, Err(StoreError::Ambiguous { .. })),
+        "{answer:?}"
+    );
+    assert_eq!(in_time(store.get("b")).await.unwrap().unwrap().version, 1);
+    let done = write(&store, compares("c"), vec![put("c", "1")]).await;
+    assert!(done.unwrap().succeeded, "the next one goes the other way");
+}
+
+#[tokio::test]
+async fn a_silent_member_costs_a_read_some_time_and_no_failure() {
+    let cluster = Cluster::start(1, &[]).await;
+    let way = MuteProxy::open(&cluster.endpoint(0)).await;
+    let settings = EtcdSettings {
+        endpoints: vec![way.endpoint(), cluster.endpoint(0)],
+        ..cluster.settings("silent")
+    };
+    let store = connect(settings).await;
+    write(&store, Vec::new(), vec![put("a", "1")])
+        .await
+        .unwrap();
+    way.mute();
+    assert!(in_time(store.get("a")).await.unwrap().is_some());
 }
 
 #[tokio::test]
