@@ -14,6 +14,7 @@ mod publish;
 mod rollup;
 mod status;
 pub mod store;
+pub mod tick;
 pub mod tls;
 mod usage_query;
 mod usage_service;

@@ -31,6 +31,8 @@ pub enum Key {
     JoinToken(String),
     /// `node/<id>` → `Node`. Until it is deleted; one that was removed is kept for ever, so that its certificate stays refused.
     Node(String),
+    /// `meta/tick` → `Counter`: Unix time in milliseconds of whoever wrote it last; see `tick`. For ever.
+    Tick,
     /// `cfg/head` → `Counter`: revision of the config, raised by every write of it. For ever.
     Head,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
@@ -107,6 +109,7 @@ impl fmt::Display for Key {
             Self::Authority => f.write_str("meta/authority"),
             Self::JoinToken(id) => write!(f, "{JOIN_PREFIX}{id}"),
             Self::Node(id) => write!(f, "{NODE_PREFIX}{id}"),
+            Self::Tick => f.write_str("meta/tick"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
             Self::Credential(id) => write!(f, "{CREDENTIAL_PREFIX}{id}"),
@@ -141,6 +144,7 @@ impl Key {
             Self::Pepper,
             Self::FirstKey,
             Self::Authority,
+            Self::Tick,
             Self::Head,
             Self::AuditHead,
             Self::AuditAnchor,
@@ -251,7 +255,8 @@ mod tests {
                 Key::Authority,
                 Key::Head,
                 Key::AuditHead,
-                Key::AuditAnchor
+                Key::AuditAnchor,
+                Key::Tick
             ]),
             part().prop_map(Key::Credential),
             any::<u64>().prop_map(Key::AuditRecord),

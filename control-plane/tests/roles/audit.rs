@@ -12,12 +12,13 @@ use proxyxai_core::{
 };
 use proxyxai_proto::{
     admin::v1::{
-        AuditOutcome, AuditRecord, CreateAccountRequest, CreateCredentialRequest, CreateKeyRequest,
-        CreateProviderRequest, CreateRouteRequest, CreateUpstreamKeyRequest, DeleteAccountRequest,
-        DeleteCredentialRequest, DeleteKeyRequest, DeleteProviderRequest, DeleteRouteRequest,
-        DeleteUpstreamKeyRequest, GetAuditChainRequest, ListAuditRecordsRequest, ListKeysRequest,
-        ManagedBy, Role, RotateCredentialRequest, UpdateAccountRequest, UpdateCredentialRequest,
-        UpdateKeyRequest, UpdateProviderRequest, UpdateRouteRequest, UpdateUpstreamKeyRequest,
+        AuditOutcome, AuditRecord, CreateAccountRequest, CreateCredentialRequest,
+        CreateJoinTokenRequest, CreateKeyRequest, CreateProviderRequest, CreateRouteRequest,
+        CreateUpstreamKeyRequest, DeleteAccountRequest, DeleteCredentialRequest, DeleteKeyRequest,
+        DeleteProviderRequest, DeleteRouteRequest, DeleteUpstreamKeyRequest, GetAuditChainRequest,
+        ListAuditRecordsRequest, ListKeysRequest, ManagedBy, RevokeJoinTokenRequest, Role,
+        RotateCredentialRequest, UpdateAccountRequest, UpdateCredentialRequest, UpdateKeyRequest,
+        UpdateProviderRequest, UpdateRouteRequest, UpdateUpstreamKeyRequest,
     },
     config::v1::ProviderKind,
 };
@@ -191,13 +192,24 @@ async fn every_change(root: &Hand) -> Vec<String> {
         .delete_provider(DeleteProviderRequest { id })
         .await
         .unwrap();
+    let made = root
+        .join_tokens()
+        .create_join_token(CreateJoinTokenRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let id = made.join_token.unwrap_or_default().id;
+    root.join_tokens()
+        .revoke_join_token(RevokeJoinTokenRequest { id })
+        .await
+        .unwrap();
 
-    let mut secrets = vec![key.secret, credential.secret, rotated.secret];
+    let mut secrets = vec![key.secret, credential.secret, rotated.secret, made.token];
     secrets.extend(UPSTREAM_SECRETS.map(str::to_owned));
     secrets
 }
 
-const EVERY_CHANGE: [&str; 19] = [
+const EVERY_CHANGE: [&str; 21] = [
     "CreateAccount",
     "UpdateAccount",
     "CreateKey",
@@ -217,6 +229,8 @@ const EVERY_CHANGE: [&str; 19] = [
     "UpdateRoute",
     "DeleteRoute",
     "DeleteProvider",
+    "CreateJoinToken",
+    "RevokeJoinToken",
 ];
 
 #[tokio::test]

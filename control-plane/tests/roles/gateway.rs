@@ -21,7 +21,8 @@ use proxyxai_core::{
 use proxyxai_proto::{
     admin::v1::{
         account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
-        credential_service_client::CredentialServiceClient, key_service_client::KeyServiceClient,
+        credential_service_client::CredentialServiceClient,
+        join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
         provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
@@ -140,6 +141,9 @@ impl Hand {
     }
     pub(crate) fn upstream_keys(&self) -> UpstreamKeyServiceClient<Way> {
         UpstreamKeyServiceClient::new(self.0.clone())
+    }
+    pub(crate) fn join_tokens(&self) -> JoinTokenServiceClient<Way> {
+        JoinTokenServiceClient::new(self.0.clone())
     }
     pub(crate) fn routes(&self) -> RouteServiceClient<Way> {
         RouteServiceClient::new(self.0.clone())
