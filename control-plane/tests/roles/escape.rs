@@ -47,6 +47,7 @@ async fn play(seed: u64, calls: u64) {
         world.step().await;
         if number % 100 == 0 {
             world.compare().await;
+            world.gateway.reconnect();
         }
     }
     world.compare().await;
@@ -168,7 +169,7 @@ impl World {
 
     async fn update_account(&mut self, caller: &Credential, hand: &Hand) {
         let account = self.any_account();
-        let suspended = self.draw(3) == 0 && account != ROOT;
+        let suspended = self.draw(6) == 0 && account != ROOT;
         let request = UpdateAccountRequest {
             account: account.clone(),
             suspended: Some(suspended),
@@ -687,9 +688,15 @@ impl World {
         answer.ok().map(Response::into_inner)
     }
 
+    /// Half of the time somebody who is let in and sees a part alone, if there is one; else anybody.
     fn any_caller(&self) -> Credential {
+        let apart = |c: &&Credential| self.is_fit(c) && c.account != ROOT;
+        let bounded: Vec<&Credential> = self.credentials.values().filter(apart).collect();
+        if !bounded.is_empty() && self.draw(2) == 0 {
+            return bounded[self.draw(bounded.len())].clone();
+        }
         match self.pick(&self.credentials) {
-            Some(id) if self.draw(5) > 0 => self.credentials[&id].clone(),
+            Some(id) if self.draw(3) > 0 => self.credentials[&id].clone(),
             _ => self.processes[self.draw(4) / 3].clone(),
         }
     }

@@ -92,17 +92,18 @@ impl Gateway {
             admin_credential: ADMIN.into(),
         };
         let control = Arc::new(app::build(settings, ports).await.unwrap());
-        let (channel, incoming) = pipe();
-        let serving = Arc::clone(&control);
-        tokio::spawn(async move {
-            let _ends_with_the_test = serving.serve(incoming, CancellationToken::new()).await;
-        });
+        let channel = serve(&control);
         Self {
             control,
             store,
             clock,
             channel,
         }
+    }
+
+    /// Goes on over another connection: one ends by itself after about a thousand calls that were refused before they were read.
+    pub(crate) fn reconnect(&mut self) {
+        self.channel = serve(&self.control);
     }
 
     /// Clients that show this credential.
@@ -154,6 +155,15 @@ impl Hand {
     pub(crate) fn config(&self) -> ConfigServiceClient<Way> {
         ConfigServiceClient::new(self.0.clone())
     }
+}
+
+fn serve(control: &Arc<ControlPlane>) -> Channel {
+    let (channel, incoming) = pipe();
+    let control = Arc::clone(control);
+    tokio::spawn(async move {
+        let _ends_with_the_test = control.serve(incoming, CancellationToken::new()).await;
+    });
+    channel
 }
 
 fn pipe() -> (Channel, UnboundedReceiverStream<io::Result<DuplexStream>>) {
