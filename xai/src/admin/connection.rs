@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::api::Api;
 use crate::{
-    data::{ADDRESSES, ADMIN_CREDENTIAL},
+    data::{ADDRESSES, ADMIN_CREDENTIAL, AUTHORITY},
     environment::Environment,
     failure::{Exit, Failure},
     output::Output,
@@ -138,7 +138,7 @@ impl Connection {
     }
 }
 
-/// The gateway that runs on a data directory, as it says itself.
+/// The gateway of a data directory, as it says itself: where it is while it runs, and whom to trust.
 #[derive(Default)]
 struct Running {
     grpc: Option<String>,
@@ -148,13 +148,13 @@ struct Running {
 impl Running {
     fn read(data: &Path) -> Self {
         let all = fs::read(data.join(ADDRESSES)).ok();
-        let Some(all) = all.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else {
-            return Self::default();
-        };
-        let word = |name: &str| all.get(name).and_then(Value::as_str);
+        let all = all.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let grpc = all.and_then(|all| all.get("grpc")?.as_str().map(str::to_owned));
+        let authority = fs::read(data.join(AUTHORITY)).ok();
+        let authority = authority.and_then(|bytes| pem::parse(bytes).ok());
         Self {
-            grpc: word("grpc").map(str::to_owned),
-            authority: word("authority").and_then(|text| text.parse().ok()),
+            grpc,
+            authority: authority.map(|pem| Fingerprint::of(pem.contents())),
         }
     }
 }
