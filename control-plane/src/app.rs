@@ -254,6 +254,13 @@ impl ControlPlane {
         Ok(FirstKey::Gone)
     }
 
+    /// Whether this is the current secret of a virtual key: it is not after that was rotated.
+    pub fn knows(&self, key: &GeneratedKey) -> bool {
+        let state = self.config.state();
+        let digest = self.pepper.digest_of(key);
+        state.snapshot.keys.get(&digest).is_some()
+    }
+
     /// Serves all services on connections that come in, until `shutdown`. May be called for several sources at once.
     ///
     /// # Errors

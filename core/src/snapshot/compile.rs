@@ -6,11 +6,17 @@ use proxyxai_proto::config::v1::{self as proto, resource::Kind};
 use secrecy::SecretString;
 
 use super::{
-    Change, Content, Digest, KeyRecord, KeyTable, ResourceKind, ResourceName, Version,
+    Change, Content, Digest, KeyRecord, KeyTable, KeyTerms, ResourceKind, ResourceName, Version,
     key_table::KeyId,
 };
 use crate::{
-    account::{key::KeyDigest, pattern::Pattern, rules, tree::AccountTree},
+    account::{
+        key::KeyDigest,
+        pattern::Pattern,
+        rules,
+        terms::{self, Key, Terms},
+        tree::AccountTree,
+    },
     dialect::Dialect,
     money::price::PriceBook,
     route::{
@@ -63,6 +69,8 @@ pub struct Snapshot {
     pub accounts: Arc<AccountTree>,
     /// The virtual keys.
     pub keys: KeyTable,
+    /// The terms of those that have some.
+    pub terms: KeyTerms,
     /// The providers, in the order of their ids.
     pub providers: Vec<Provider>,
     /// The upstream keys, in the order of their ids.
@@ -97,6 +105,7 @@ impl Snapshot {
             digest: Digest::default(),
             accounts: Arc::default(),
             keys: KeyTable::default(),
+            terms: KeyTerms::default(),
             providers: Vec::new(),
             upstream_keys: Vec::new(),
             pools: Vec::new(),
@@ -126,6 +135,22 @@ impl Snapshot {
         before: &Content,
     ) -> Result<Self, Vec<Rejection>> {
         Compiler::default().run(version, content, Some((self, changes, before)))
+    }
+
+    /// The virtual key with this digest, or with this digest before its last rotation.
+    pub fn key(&self, digest: &KeyDigest) -> Option<Key> {
+        if let Some(record) = self.keys.get(digest) {
+            let terms = match record.has_terms {
+                true => self.terms.get(digest)?.clone(),
+                false => Terms::default(),
+            };
+            return Some(Key { record, terms });
+        }
+        let (current, until) = self.terms.replaced(digest)?;
+        Some(Key {
+            record: self.keys.get(&current)?,
+            terms: self.terms.get(&current)?.clone().by_previous(until),
+        })
     }
 
     /// The pool that serves a model in a dialect; `None` for the model asks for the default one.
@@ -172,6 +197,7 @@ impl Compiler {
                     version,
                     digest: content.digest(),
                     keys,
+                    terms: self.terms(&old.terms, changes, before),
                     ..old.clone()
                 }
             }
@@ -187,6 +213,11 @@ impl Compiler {
     fn whole(&mut self, version: Version, content: &Content) -> Snapshot {
         let accounts = self.accounts(content);
         let keys = self.keys(content, &accounts);
+        let all: Vec<Change> = content
+            .of_kind(ResourceKind::VirtualKey)
+            .map(|key| Change::Upsert(Arc::clone(key)))
+            .collect();
+        let terms = self.terms(&KeyTerms::default(), &all, &Content::default());
         let providers = self.providers(content);
         let upstream_keys = self.upstream_keys(content, &providers);
         let (pools, routes) = self.routes(content, &providers, &upstream_keys);
@@ -195,6 +226,7 @@ impl Compiler {
             digest: content.digest(),
             accounts,
             keys,
+            terms,
             providers,
             upstream_keys,
             pools,
@@ -273,6 +305,34 @@ impl Compiler {
         out
     }
 
+    /// The terms after these changes of keys.
+    fn terms(&mut self, old: &KeyTerms, changes: &[Change], before: &Content) -> KeyTerms {
+        let mut terms = old.clone();
+        for change in changes {
+            let old = match change {
+                Change::Upsert(resource) => ResourceName::of(resource),
+                Change::Remove(name) => Some(name.clone()),
+            };
+            if let Some(Kind::VirtualKey(old)) = old
+                .and_then(|name| before.get(&name))
+                .and_then(|resource| resource.kind.as_ref())
+                && let Some(digest) = digest_of(old)
+            {
+                terms.remove(&digest);
+            }
+        }
+        for change in changes {
+            if let Change::Upsert(resource) = change
+                && let Some(Kind::VirtualKey(key)) = &resource.kind
+                && let Some(digest) = digest_of(key)
+                && let Err(error) = terms.put(digest, key)
+            {
+                self.reject(ResourceKind::VirtualKey, &key.id, error.to_string());
+            }
+        }
+        terms
+    }
+
     fn key(
         &mut self,
         key: &proto::VirtualKey,
@@ -287,7 +347,8 @@ impl Compiler {
             );
         }
         let (id, digest) = (KeyId::new(&key.id), digest_of(key));
-        if id.is_none() || digest.is_none() {
+        let previous = key.previous_digest.len();
+        if id.is_none() || digest.is_none() || ![0, 16].contains(&previous) {
             self.reject(
                 ResourceKind::VirtualKey,
                 &key.id,
@@ -300,6 +361,7 @@ impl Compiler {
                 id: id?,
                 account: account?,
                 disabled: key.disabled,
+                has_terms: terms::has_terms(key),
             },
         ))
     }

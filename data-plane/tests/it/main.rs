@@ -12,4 +12,5 @@ mod harness;
 mod plane;
 mod retries;
 mod streams;
+mod terms;
 mod whole;
