@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxyxai_core::snapshot::Rejection;
+use proxyxai_core::{secret::seal::SealError, snapshot::Rejection};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, PreconditionViolation, StatusExt as _};
 
@@ -72,6 +72,9 @@ pub(crate) enum Fault {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What the store holds was changed by something else than this program.
+    #[error("{0}")]
+    Damaged(String),
     /// Something that must hold does not.
     #[error("{0}; this is a defect of the control plane")]
     Defect(String),
@@ -103,6 +106,7 @@ impl Fault {
             Self::Exists { .. } => Code::AlreadyExists,
             Self::Precondition(_) | Self::InUse { .. } => Code::FailedPrecondition,
             Self::Contended | Self::Stale { .. } => Code::Aborted,
+            Self::Damaged(_) => Code::DataLoss,
             Self::Store(StoreError::TooLarge { .. }) => Code::ResourceExhausted,
             Self::Store(StoreError::Failed { .. } | StoreError::Closed) => Code::Unavailable,
             Self::Store(StoreError::Twice(_) | StoreError::Compacted) | Self::Defect(_) => {
@@ -122,6 +126,7 @@ impl Fault {
             Self::InUse { .. } => "IN_USE",
             Self::Stale { .. } => "STALE_RESOURCE_VERSION",
             Self::Contended => "CONTENDED",
+            Self::Damaged(_) => "STORE_DAMAGED",
             Self::Store(StoreError::TooLarge { .. }) => "TOO_LARGE",
             Self::Store(StoreError::Failed { .. } | StoreError::Closed) => "STORE_UNAVAILABLE",
             Self::Store(StoreError::Twice(_) | StoreError::Compacted) | Self::Defect(_) => "DEFECT",
@@ -169,6 +174,7 @@ impl Fault {
             | Self::Store(
                 StoreError::TooLarge { .. } | StoreError::Twice(_) | StoreError::Compacted,
             )
+            | Self::Damaged(_)
             | Self::Defect(_) => {}
         }
         details
@@ -183,7 +189,16 @@ impl From<Fault> for Status {
 
 impl From<crate::store::keyspace::DamagedValue> for Fault {
     fn from(damage: crate::store::keyspace::DamagedValue) -> Self {
-        Self::Defect(damage.to_string())
+        Self::Damaged(damage.to_string())
+    }
+}
+
+impl Fault {
+    /// A secret at `key` of the store does not open.
+    pub(crate) fn sealed(key: &str, error: &SealError) -> Self {
+        Self::Damaged(format!(
+            "the secret at `{key}` in the store cannot be opened: {error}; restore the store from a backup"
+        ))
     }
 }
 

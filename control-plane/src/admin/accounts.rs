@@ -62,7 +62,6 @@ impl AccountService for AccountServer {
             &request.idempotency_key,
             &request.encode_to_vec(),
         )?;
-        check_name(&request.name)?;
         let new_id = new_id(self.config.random(), "acct");
         let now = self.config.clock.unix_ms();
         let edit = |state: &State| {
@@ -70,6 +69,7 @@ impl AccountService for AccountServer {
                 return Ok((Vec::new(), made));
             }
             let parent = find_account(state, &request.parent)?;
+            check_free(state, parent, &request.name)?;
             let account = Account {
                 id: new_id.clone(),
                 parent_id: state.snapshot.accounts.id(parent).to_owned(),
@@ -146,8 +146,10 @@ impl AccountService for AccountServer {
             let (stored, mut account) = stored(state, &request.account)?;
             let id = account.id.clone();
             check_version(state, "account", &name_of(&id), request.resource_version)?;
-            if let Some(name) = &request.name {
-                check_name(name)?;
+            if let Some(name) = request.name.as_ref().filter(|name| **name != account.name) {
+                if let Some(parent) = state.snapshot.accounts.get(&account.parent_id) {
+                    check_free(state, parent, name)?;
+                }
                 account.name.clone_from(name);
             }
             if let Some(suspended) = request.suspended {
@@ -242,6 +244,20 @@ impl AccountServer {
     }
 }
 
+/// Whether a child of this name may be made: the name has the form of one, and no child has it.
+fn check_free(state: &State, parent: AccountIndex, name: &str) -> Result<(), Fault> {
+    rules::check_account_name(name).map_err(|error| Fault::field("name", error))?;
+    let accounts = &state.snapshot.accounts;
+    let path = format!("{}/{name}", accounts.path(parent));
+    match accounts.by_path(&path) {
+        None => Ok(()),
+        Some(_) => Err(Fault::Exists {
+            what: "account",
+            id: path,
+        }),
+    }
+}
+
 fn stored(state: &State, id_or_path: &str) -> Result<(StoredResource, Account), Fault> {
     let at = find_account(state, id_or_path)?;
     let found = state.get(ResourceKind::Account, state.snapshot.accounts.id(at));
@@ -267,10 +283,6 @@ fn view(state: &State, stored: &StoredResource) -> Option<AccountView> {
         created_unix_ms: stored.created_unix_ms,
         resource_version: state.version(&name_of(&account.id)),
     })
-}
-
-fn check_name(name: &str) -> Result<(), Fault> {
-    rules::check_account_name(name).map_err(|error| Fault::field("name", error))
 }
 
 fn name_of(id: &str) -> ResourceName {
