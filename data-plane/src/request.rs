@@ -157,6 +157,7 @@ fn plan(
     request_id: &str,
 ) -> Call {
     let now = Instant::now();
+    let mapped_model = pinned.snapshot.mapped(dialect, intent.model.as_str());
     Call {
         pinned,
         dialect,
@@ -166,7 +167,7 @@ fn plan(
             .path_and_query()
             .map_or_else(|| "/".to_owned(), ToString::to_string),
         headers: head.headers,
-        body: intent.forward_body(&body),
+        body: intent.forward_body(&body, mapped_model.as_deref()),
         hides_usage: intent.hides_usage(),
         deadline: now.checked_add(cx.settings.request_timeout).unwrap_or(now),
         facts: Rc::new(Facts {
@@ -174,6 +175,7 @@ fn plan(
             caller,
             endpoint: intent.endpoint,
             model: intent.model.as_str().to_owned(),
+            mapped_model,
             stream: intent.stream,
             body,
         }),
@@ -183,7 +185,9 @@ fn plan(
 async fn try_keys(cx: &Rc<Context>, call: &Call, intent: &Intent) -> Result<Answer, Failure> {
     let model = intent.model.as_str();
     match call.pinned.snapshot.pool(call.dialect, Some(model)) {
-        Some((index, pool)) if !pool.keys.is_empty() => attempt::run(cx, call, (index, pool)).await,
+        Some((index, pool)) if pool.serves(call.facts.sent_model()) => {
+            attempt::run(cx, call, (index, pool)).await
+        }
         _ => Err(Failure::NoUpstream {
             what: format!(
                 "the model `{model}` in the dialect {}",

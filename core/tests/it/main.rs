@@ -12,6 +12,7 @@ mod admission;
 mod intents;
 mod keys;
 mod retries;
+mod routes;
 mod snapshots;
 mod streams;
 mod usages;
