@@ -23,6 +23,7 @@ const TABLE: [(&str, &[(&str, Permission)]); 13] = [
             ("ListKeys", Read),
             ("GetKey", Read),
             ("UpdateKey", Write),
+            ("RotateKey", Write),
             ("DeleteKey", Write),
         ],
     ),
