@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header, request::Parts};
+use http::{HeaderValue, Response, header, request::Parts, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, Limited};
 use proxyxai_core::{
     dialect::{Dialect, Endpoint},
     route::pool::{Pool, PoolIndex},
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::{
     attempt::{self, Answer, Call, Coming},
@@ -20,6 +20,7 @@ use crate::{
     relay::AnswerBody,
     request::relay,
     respond::Failure,
+    timers::within,
 };
 
 const PATH: &str = "/v1/models";
@@ -47,8 +48,8 @@ pub(crate) async fn answer(
         .as_deref()
         .and_then(|model| pinned.snapshot.mapped(dialect, model));
     let path = match &mapped_model {
-        Some(model) => Some(format!("{PATH}/{}", in_path(model))),
-        None => head.uri.path_and_query().map(ToString::to_string),
+        Some(model) => PathAndQuery::try_from(format!("{PATH}/{}", in_path(model))).ok(),
+        None => head.uri.path_and_query().cloned(),
     };
     let call = Call {
         facts: Rc::new(Facts {
@@ -63,7 +64,7 @@ pub(crate) async fn answer(
         pinned: Arc::clone(pinned),
         dialect,
         method: head.method,
-        path: path.unwrap_or_else(|| PATH.to_owned()),
+        path: path.unwrap_or(PathAndQuery::from_static(PATH)),
         headers: head.headers,
         body: Bytes::new(),
         hides_usage: false,
@@ -167,9 +168,9 @@ async fn read(cx: &Rc<Context>, call: &Call, coming: Coming) -> Option<Vec<Value
         upstream,
         ..
     } = coming;
-    let whole = timeout_at(call.deadline, Limited::new(body, LIST_BYTES).collect())
+    let body = Limited::new(body, LIST_BYTES).collect();
+    let whole = within(&cx.timers, call.time_left(), body)
         .await
-        .ok()
         .and_then(Result::ok);
     let Some(whole) = whole else {
         meter.settle_unknown("upstream_cut");
