@@ -123,6 +123,8 @@ impl Fault {
             Self::Damaged(_) => Code::DataLoss,
             Self::Store(StoreError::TooLarge { .. }) => Code::ResourceExhausted,
             Self::Store(StoreError::Failed { .. } | StoreError::Closed) => Code::Unavailable,
+            // As the code is defined: the change may have been made.
+            Self::Store(StoreError::Ambiguous { .. }) => Code::DeadlineExceeded,
             Self::Store(StoreError::Twice(_) | StoreError::Compacted) | Self::Defect(_) => {
                 Code::Internal
             }
@@ -144,6 +146,7 @@ impl Fault {
             Self::Damaged(_) => "STORE_DAMAGED",
             Self::Store(StoreError::TooLarge { .. }) => "TOO_LARGE",
             Self::Store(StoreError::Failed { .. } | StoreError::Closed) => "STORE_UNAVAILABLE",
+            Self::Store(StoreError::Ambiguous { .. }) => "NO_ANSWER",
             Self::Store(StoreError::Twice(_) | StoreError::Compacted) | Self::Defect(_) => "DEFECT",
         }
     }
@@ -188,7 +191,10 @@ impl Fault {
             Self::Invalid(_)
             | Self::Denied(_)
             | Self::Store(
-                StoreError::TooLarge { .. } | StoreError::Twice(_) | StoreError::Compacted,
+                StoreError::TooLarge { .. }
+                | StoreError::Ambiguous { .. }
+                | StoreError::Twice(_)
+                | StoreError::Compacted,
             )
             | Self::Damaged(_)
             | Self::Defect(_) => {}

@@ -372,6 +372,11 @@ async fn a_repeated_creation_makes_nothing_again() {
     let again = world.key(once("k")).await.unwrap();
     assert!(again.repeated && again.secret.is_empty());
     assert_eq!(again.key, first.key);
+    let later = CreateKeyRequest {
+        expires_unix_ms: START_MS + 99,
+        ..once("k")
+    };
+    assert!(world.key(later).await.unwrap().repeated);
     assert_eq!(fields(world.key(once("other")).await), ["idempotency_key"]);
     let account = || CreateAccountRequest {
         name: "team".into(),
