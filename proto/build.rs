@@ -40,6 +40,7 @@ fn main() -> io::Result<()> {
             "proxyxai.admin.v1.CreateCredentialResponse",
             "proxyxai.admin.v1.RotateCredentialResponse",
             "proxyxai.store.v1.StoredCredential",
+            "proxyxai.admin.v1.RotateKeyResponse",
         ])
         .build_client(services)
         .build_server(services)

@@ -7,24 +7,34 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proxyxai_core::{
-    account::tree::AccountTree,
+    account::{admission, limits::Asked, terms::Key, tree::AccountTree},
     dialect::{
         Endpoint, estimate,
         usage::{Tokens, Usage},
     },
     money::cost,
     route::{pool::UpstreamKeyIndex, retry::AttemptEnd},
-    snapshot::KeyRecord,
 };
 use proxyxai_proto::usage::v1 as proto;
 
-use crate::{config::Pinned, context::Context};
+use crate::{config::Pinned, context::Context, respond::Failure};
 
 /// Who asks, as a request needs it.
 pub(crate) struct Caller {
-    pub(crate) key: KeyRecord,
+    pub(crate) key: Key,
     /// The tree that the key's account stands in: the snapshot's, or what came with a key that was looked up.
     pub(crate) accounts: Arc<AccountTree>,
+}
+
+impl Caller {
+    /// Whether key and accounts allow the model.
+    ///
+    /// # Errors
+    /// Who does not.
+    pub(crate) fn may_use(&self, model: &str) -> Result<(), Failure> {
+        admission::permits(&self.key, &self.accounts, &Asked::model(model))
+            .map_err(|refusal| Failure::refused(&self.key, refusal))
+    }
 }
 
 /// What all attempts of a request share.
@@ -33,9 +43,19 @@ pub(crate) struct Facts {
     pub(crate) caller: Caller,
     pub(crate) endpoint: Endpoint,
     pub(crate) model: String,
+    /// What the provider is asked for, where a route gives the model another name.
+    pub(crate) mapped_model: Option<String>,
     pub(crate) stream: bool,
     /// The body as the client sent it, for an estimate.
     pub(crate) body: Bytes,
+}
+
+impl Facts {
+    /// The model by the provider's name; `None` where no model is asked for.
+    pub(crate) fn sent_model(&self) -> Option<&str> {
+        let model = self.mapped_model.as_deref().unwrap_or(&self.model);
+        (!model.is_empty()).then_some(model)
+    }
 }
 
 /// One attempt.
@@ -194,7 +214,8 @@ impl Meter {
             None => (String::new(), String::new(), None),
         };
         let used = usage.tokens != Tokens::default() || usage.web_searches > 0;
-        let priced = match kind.and_then(|kind| snapshot.prices.price(kind, &self.facts.model)) {
+        let sent = self.facts.sent_model().unwrap_or_default();
+        let priced = match kind.and_then(|kind| snapshot.prices.price(kind, sent)) {
             _ if !used => Some(0),
             Some(price) => cost::cost(price, &usage).ok().map(|cost| cost.0),
             None => None,
@@ -211,8 +232,8 @@ impl Meter {
         self.cx.events.push(proto::UsageEvent {
             request_id: self.facts.request_id.clone(),
             attempt: self.attempt,
-            account_id: caller.accounts.id(caller.key.account).to_owned(),
-            key_id: caller.key.id.as_str().to_owned(),
+            account_id: caller.accounts.id(caller.key.record.account).to_owned(),
+            key_id: caller.key.record.id.as_str().to_owned(),
             provider_id,
             upstream_key_id,
             model: self.facts.model.clone(),
@@ -237,6 +258,7 @@ impl Meter {
             client_gone,
             reason: reason.to_owned(),
             web_searches: usage.web_searches,
+            sent_model: self.facts.mapped_model.clone().unwrap_or_default(),
         });
     }
 }

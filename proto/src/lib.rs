@@ -69,6 +69,7 @@ unprintable!(
     admin::v1::CreateCredentialResponse,
     admin::v1::RotateCredentialResponse,
     store::v1::StoredCredential,
+    admin::v1::RotateKeyResponse,
 );
 
 /// The encoded `FileDescriptorSet` of all protos, for server reflection.

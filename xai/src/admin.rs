@@ -7,11 +7,13 @@ pub mod connection;
 pub mod credential;
 pub mod join_token;
 pub mod key;
+pub mod options;
 pub mod provider;
 pub mod route;
 pub mod secret;
 pub mod upstream_key;
 pub mod usage;
+pub mod when;
 pub mod whoami;
 
 use clap::{Args, Subcommand};

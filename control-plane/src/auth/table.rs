@@ -23,6 +23,7 @@ const TABLE: &[(&str, &[(&str, Permission)])] = &[
             ("ListKeys", Read),
             ("GetKey", Read),
             ("UpdateKey", Write),
+            ("RotateKey", Write),
             ("DeleteKey", Write),
         ],
     ),

@@ -17,8 +17,8 @@ use proxyxai_proto::{
         CreateUpstreamKeyRequest, DeleteAccountRequest, DeleteCredentialRequest, DeleteKeyRequest,
         DeleteProviderRequest, DeleteRouteRequest, DeleteUpstreamKeyRequest, GetAuditChainRequest,
         ListAuditRecordsRequest, ListKeysRequest, ManagedBy, RevokeJoinTokenRequest, Role,
-        RotateCredentialRequest, UpdateAccountRequest, UpdateCredentialRequest, UpdateKeyRequest,
-        UpdateProviderRequest, UpdateRouteRequest, UpdateUpstreamKeyRequest,
+        RotateCredentialRequest, RotateKeyRequest, UpdateAccountRequest, UpdateCredentialRequest,
+        UpdateKeyRequest, UpdateProviderRequest, UpdateRouteRequest, UpdateUpstreamKeyRequest,
     },
     config::v1::ProviderKind,
 };
@@ -86,6 +86,7 @@ async fn every_change(root: &Hand) -> Vec<String> {
     let create = CreateKeyRequest {
         account: team.clone(),
         name: "key".into(),
+        ..CreateKeyRequest::default()
     };
     let key = root.keys().create_key(create).await.unwrap().into_inner();
     let id = key.key.unwrap().id;
@@ -95,8 +96,16 @@ async fn every_change(root: &Hand) -> Vec<String> {
         ..UpdateKeyRequest::default()
     };
     root.keys().update_key(update).await.unwrap();
+    let rotate = RotateKeyRequest {
+        id: id.clone(),
+        ..RotateKeyRequest::default()
+    };
+    let rotated_key = root.keys().rotate_key(rotate).await.unwrap().into_inner();
     root.keys()
-        .delete_key(DeleteKeyRequest { id })
+        .delete_key(DeleteKeyRequest {
+            id,
+            ..DeleteKeyRequest::default()
+        })
         .await
         .unwrap();
 
@@ -130,7 +139,10 @@ async fn every_change(root: &Hand) -> Vec<String> {
         .await
         .unwrap();
     root.accounts()
-        .delete_account(DeleteAccountRequest { account: team })
+        .delete_account(DeleteAccountRequest {
+            account: team,
+            ..DeleteAccountRequest::default()
+        })
         .await
         .unwrap();
 
@@ -168,7 +180,10 @@ async fn every_change(root: &Hand) -> Vec<String> {
         .await
         .unwrap();
     root.upstream_keys()
-        .delete_upstream_key(DeleteUpstreamKeyRequest { id: id.clone() })
+        .delete_upstream_key(DeleteUpstreamKeyRequest {
+            id: id.clone(),
+            ..DeleteUpstreamKeyRequest::default()
+        })
         .await
         .unwrap();
     let create = CreateRouteRequest {
@@ -185,11 +200,17 @@ async fn every_change(root: &Hand) -> Vec<String> {
     };
     root.routes().update_route(update).await.unwrap();
     root.routes()
-        .delete_route(DeleteRouteRequest { id: id.clone() })
+        .delete_route(DeleteRouteRequest {
+            id: id.clone(),
+            ..DeleteRouteRequest::default()
+        })
         .await
         .unwrap();
     root.providers()
-        .delete_provider(DeleteProviderRequest { id })
+        .delete_provider(DeleteProviderRequest {
+            id,
+            ..DeleteProviderRequest::default()
+        })
         .await
         .unwrap();
     let made = root
@@ -204,16 +225,23 @@ async fn every_change(root: &Hand) -> Vec<String> {
         .await
         .unwrap();
 
-    let mut secrets = vec![key.secret, credential.secret, rotated.secret, made.token];
+    let mut secrets = vec![
+        key.secret,
+        rotated_key.secret,
+        credential.secret,
+        rotated.secret,
+        made.token,
+    ];
     secrets.extend(UPSTREAM_SECRETS.map(str::to_owned));
     secrets
 }
 
-const EVERY_CHANGE: [&str; 21] = [
+const EVERY_CHANGE: [&str; 22] = [
     "CreateAccount",
     "UpdateAccount",
     "CreateKey",
     "UpdateKey",
+    "RotateKey",
     "DeleteKey",
     "CreateCredential",
     "UpdateCredential",
@@ -392,6 +420,7 @@ async fn denied_changes_are_recorded_and_what_is_hidden_like_what_is_not_there()
     let create = CreateKeyRequest {
         account: two.clone(),
         name: "key".into(),
+        ..CreateKeyRequest::default()
     };
     let hidden = root
         .keys()
@@ -407,7 +436,10 @@ async fn denied_changes_are_recorded_and_what_is_hidden_like_what_is_not_there()
     let before = records(&root, ListAuditRecordsRequest::default())
         .await
         .len();
-    let delete = |id: &str| DeleteKeyRequest { id: id.to_owned() };
+    let delete = |id: &str| DeleteKeyRequest {
+        id: id.to_owned(),
+        ..DeleteKeyRequest::default()
+    };
     let by_viewer = gateway
         .with(&viewer)
         .keys()
@@ -479,6 +511,7 @@ async fn records_are_found_by_time_actor_object_and_account() {
     let create = |account: &str| CreateKeyRequest {
         account: account.to_owned(),
         name: "key".into(),
+        ..CreateKeyRequest::default()
     };
     let key = boss
         .keys()
@@ -651,8 +684,8 @@ async fn a_trail_that_was_tampered_with_in_the_store_is_told() {
     )
     .await;
     check(
-        &|all| vec![Op::Delete(all[18].0.clone())],
-        &[Fault::Missing(19)],
+        &|all| vec![Op::Delete(all[19].0.clone())],
+        &[Fault::Missing(20)],
     )
     .await;
     check(

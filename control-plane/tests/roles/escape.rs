@@ -194,6 +194,7 @@ impl World {
                 .any(|other| other.account == account);
         let request = DeleteAccountRequest {
             account: account.clone(),
+            ..DeleteAccountRequest::default()
         };
         let answer = hand.accounts().delete_account(request).await;
         let want = self.want(caller, Need::Govern, &account);
@@ -257,6 +258,7 @@ impl World {
                 under: under.clone(),
                 page_size,
                 page_token: page_token.clone(),
+                ..ListAccountsRequest::default()
             })
             .await;
         if let Some(found) = self.check(answer, want) {
@@ -273,6 +275,7 @@ impl World {
                 under: under.clone(),
                 page_size,
                 page_token: page_token.clone(),
+                ..ListKeysRequest::default()
             })
             .await;
         if let Some(found) = self.check(answer, want) {
@@ -299,6 +302,7 @@ impl World {
         let request = CreateKeyRequest {
             account: account.clone(),
             name: "key".to_owned(),
+            ..CreateKeyRequest::default()
         };
         let answer = hand.keys().create_key(request).await;
         let want = self.want(caller, Need::Write, &account);
@@ -332,7 +336,10 @@ impl World {
             _ => {
                 let answer = hand
                     .keys()
-                    .delete_key(DeleteKeyRequest { id: id.clone() })
+                    .delete_key(DeleteKeyRequest {
+                        id: id.clone(),
+                        ..DeleteKeyRequest::default()
+                    })
                     .await;
                 if self.check(answer, write).is_some() {
                     self.keys.remove(&id);

@@ -3,8 +3,8 @@
 use proxyxai_core::secret::ExposeSecret as _;
 use proxyxai_proto::{
     admin::v1::{
-        CreateAccountRequest, CreateCredentialRequest, CreateCredentialResponse, ListKeysRequest,
-        ListProvidersRequest, Role, RotateCredentialRequest, UpdateAccountRequest,
+        CreateAccountRequest, CreateCredentialRequest, CreateCredentialResponse, CreateKeyRequest,
+        ListKeysRequest, ListProvidersRequest, Role, RotateCredentialRequest, UpdateAccountRequest,
         UpdateCredentialRequest, WhoAmIRequest,
     },
     config::v1::ResolveKeysRequest,
@@ -320,4 +320,28 @@ async fn an_account_is_changed_from_above_and_the_deployment_by_root() {
     );
     assert_eq!(who.deployment_id, gateway.control.deployment_id());
     assert!(!app.is_empty() && !who.server_version.is_empty() && who.expires_unix_ms == 0);
+}
+
+#[tokio::test]
+async fn the_idempotency_key_of_one_caller_tells_another_one_nothing() {
+    let gateway = Gateway::start(5).await;
+    let root = gateway.with(ADMIN);
+    let create = || CreateKeyRequest {
+        name: "key".into(),
+        idempotency_key: "the same".into(),
+        ..CreateKeyRequest::default()
+    };
+    let mut made = Vec::new();
+    for name in ["one", "two"] {
+        let team = account(&root, "root", name).await;
+        let boss = credential(&root, Role::Admin, &team, 0).await.unwrap();
+        let boss = gateway.with(&boss.secret);
+        let first = boss.keys().create_key(create()).await.unwrap().into_inner();
+        let again = boss.keys().create_key(create()).await.unwrap().into_inner();
+        assert_eq!(first.key, again.key);
+        let key = first.key.unwrap();
+        assert_eq!(key.account_id, team);
+        made.push(key.id);
+    }
+    assert_ne!(made[0], made[1]);
 }

@@ -264,6 +264,7 @@ fn a_description_has_every_field_and_no_secret() {
         name: "team \"x\"".into(),
         suspended: true,
         allowed_models: vec!["gpt-*".into(), "o3".into()],
+        ..Account::default()
     };
     check(
         "proxyxai.config.v1.Account",

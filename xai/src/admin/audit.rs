@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     api::{Api, PAGE, call},
     connection::Connection,
-    usage::When,
+    when::When,
 };
 use crate::{
     environment::Environment,
@@ -94,7 +94,7 @@ pub async fn run(
             limit,
         } => {
             let now = system::unix_ms();
-            let at = |when: Option<When>| when.map_or(0, |when| when.unix_ms(now));
+            let at = |when: Option<When>| when.map_or(0, |when| when.past(now));
             let query = ListAuditRecordsRequest {
                 under: account,
                 from_unix_ms: at(since),

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     api::{Api, PAGE, all_pages, call},
-    usage::When,
+    when::When,
 };
 use crate::{
     failure::Failure,
@@ -135,7 +135,7 @@ impl Expiry {
     fn unix_ms(self) -> i64 {
         match self {
             Self::Never => 0,
-            Self::At(when) => when.ahead_of(system::unix_ms()),
+            Self::At(when) => when.to_come(system::unix_ms()),
         }
     }
 }
@@ -224,7 +224,7 @@ mod tests {
             let read = text.parse::<Expiry>().ok();
             let at = read.map(|expiry| match expiry {
                 Expiry::Never => 0,
-                Expiry::At(when) => when.ahead_of(1_000),
+                Expiry::At(when) => when.to_come(1_000),
             });
             assert_eq!(at, unix_ms, "{text}");
         };
