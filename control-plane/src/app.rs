@@ -18,7 +18,8 @@ use proxyxai_core::{
 use proxyxai_proto::{
     admin::v1::{
         account_service_server::AccountServiceServer, key_service_server::KeyServiceServer,
-        provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
+        price_service_server::PriceServiceServer, provider_service_server::ProviderServiceServer,
+        route_service_server::RouteServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
@@ -32,8 +33,8 @@ use tonic::transport::{Server, server::Connected};
 
 use crate::{
     admin::{
-        accounts::AccountServer, keys::KeyServer, providers::ProviderServer, routes::RouteServer,
-        upstream_keys::UpstreamKeyServer,
+        accounts::AccountServer, keys::KeyServer, prices::PriceServer, providers::ProviderServer,
+        routes::RouteServer, upstream_keys::UpstreamKeyServer,
     },
     auth::{Credentials, Guard},
     books::Books,
@@ -247,6 +248,7 @@ impl ControlPlane {
                 pepper: self.pepper.clone(),
             }))
             .add_service(RouteServiceServer::new(RouteServer { config: config() }))
+            .add_service(PriceServiceServer::new(PriceServer { config: config() }))
             .add_service(UsageQueryServiceServer::new(UsageQueryServer {
                 config: config(),
                 store: Arc::clone(&self.store),

@@ -20,12 +20,13 @@ enum Role {
 }
 
 /// Who may call the methods of a service.
-const TABLE: [(&str, &[Role]); 11] = [
+const TABLE: [(&str, &[Role]); 12] = [
     ("proxyxai.admin.v1.AccountService", &[Role::Admin]),
     ("proxyxai.admin.v1.KeyService", &[Role::Admin]),
     ("proxyxai.admin.v1.ProviderService", &[Role::Admin]),
     ("proxyxai.admin.v1.UpstreamKeyService", &[Role::Admin]),
     ("proxyxai.admin.v1.RouteService", &[Role::Admin]),
+    ("proxyxai.admin.v1.PriceService", &[Role::Admin]),
     ("proxyxai.admin.v1.UsageQueryService", &[Role::Admin]),
     ("proxyxai.config.v1.ConfigService", &[Role::Node]),
     ("proxyxai.usage.v1.UsageService", &[Role::Node]),
@@ -177,7 +178,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(services, 8);
+        assert_eq!(services, 9);
     }
 
     #[test]
