@@ -11,5 +11,6 @@ mod publish;
 mod rollup;
 mod status;
 pub mod store;
+pub mod tick;
 mod usage_query;
 mod usage_service;

@@ -109,6 +109,8 @@ impl Fault {
             Self::Damaged(_) => Code::DataLoss,
             Self::Store(StoreError::TooLarge { .. }) => Code::ResourceExhausted,
             Self::Store(StoreError::Failed { .. } | StoreError::Closed) => Code::Unavailable,
+            // As the code is defined: the change may have been made.
+            Self::Store(StoreError::Ambiguous { .. }) => Code::DeadlineExceeded,
             Self::Store(StoreError::Twice(_) | StoreError::Compacted) | Self::Defect(_) => {
                 Code::Internal
             }
@@ -129,6 +131,7 @@ impl Fault {
             Self::Damaged(_) => "STORE_DAMAGED",
             Self::Store(StoreError::TooLarge { .. }) => "TOO_LARGE",
             Self::Store(StoreError::Failed { .. } | StoreError::Closed) => "STORE_UNAVAILABLE",
+            Self::Store(StoreError::Ambiguous { .. }) => "MAY_BE_DONE",
             Self::Store(StoreError::Twice(_) | StoreError::Compacted) | Self::Defect(_) => "DEFECT",
         }
     }
@@ -172,7 +175,10 @@ impl Fault {
             }
             Self::Invalid(_)
             | Self::Store(
-                StoreError::TooLarge { .. } | StoreError::Twice(_) | StoreError::Compacted,
+                StoreError::TooLarge { .. }
+                | StoreError::Ambiguous { .. }
+                | StoreError::Twice(_)
+                | StoreError::Compacted,
             )
             | Self::Damaged(_)
             | Self::Defect(_) => {}
