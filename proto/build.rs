@@ -4,12 +4,13 @@ use std::{env, fs, io, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "proxyxai/config/v1/resource.proto",
     "proxyxai/config/v1/config.proto",
     "proxyxai/usage/v1/usage.proto",
     "proxyxai/admin/v1/admin.proto",
     "proxyxai/store/v1/stored.proto",
+    "proxyxai/node/v1/copy.proto",
 ];
 
 fn main() -> io::Result<()> {
@@ -25,6 +26,7 @@ fn main() -> io::Result<()> {
         .skip_debug([
             "proxyxai.config.v1.UpstreamKey",
             "proxyxai.config.v1.ServerHello",
+            "proxyxai.node.v1.ConfigCopy",
             "proxyxai.admin.v1.CreateUpstreamKeyRequest",
             "proxyxai.admin.v1.UpdateUpstreamKeyRequest",
             "proxyxai.admin.v1.CreateKeyResponse",

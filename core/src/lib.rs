@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod dialect;
+pub mod freshness;
 pub mod money;
 pub mod ports;
 pub mod route;

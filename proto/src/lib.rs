@@ -37,6 +37,14 @@ pub mod store {
     }
 }
 
+/// What a node keeps on its disk.
+pub mod node {
+    /// Version 1.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/proxyxai.node.v1.rs"));
+    }
+}
+
 /// Prints messages that carry a secret by their name alone.
 macro_rules! unprintable {
     ($($message:path),* $(,)?) => {$(
@@ -51,6 +59,7 @@ macro_rules! unprintable {
 unprintable!(
     config::v1::UpstreamKey,
     config::v1::ServerHello,
+    node::v1::ConfigCopy,
     admin::v1::CreateUpstreamKeyRequest,
     admin::v1::UpdateUpstreamKeyRequest,
     admin::v1::CreateKeyResponse,
