@@ -5,10 +5,12 @@
 
 pub mod compile;
 pub mod content;
+pub mod invalidation;
 pub mod key_table;
 pub mod version;
 
 pub use compile::{Provider, ProviderIndex, Rejection, Snapshot, UpstreamKey};
 pub use content::{Change, Content, Digest, ResourceKind, ResourceName};
-pub use key_table::{KeyRecord, KeyTable};
+pub use invalidation::{Heard, InvalidationLog};
+pub use key_table::{KeyId, KeyRecord, KeyTable, KeyTableBuilder};
 pub use version::Version;

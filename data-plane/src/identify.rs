@@ -6,9 +6,19 @@
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, header::AUTHORIZATION};
-use proxyxai_core::account::key::{self, InvalidKey};
+use proxyxai_core::{
+    account::key::{self, InvalidKey, KeyDigest},
+    freshness::NodeState,
+    snapshot::KeyId,
+};
 
-use crate::{config::Pinned, context::Context, meter::Caller, respond::Failure};
+use crate::{
+    config::Pinned,
+    context::Context,
+    keys::{ResolveError, Resolved},
+    meter::Caller,
+    respond::Failure,
+};
 
 /// Finds the caller, or says why not.
 pub(crate) async fn identify(
@@ -17,6 +27,9 @@ pub(crate) async fn identify(
     headers: &HeaderMap,
     from: IpAddr,
 ) -> Result<Caller, Failure> {
+    if cx.config.state() == NodeState::Expired {
+        return Err(Failure::Expired);
+    }
     let shown = credential(headers)?;
     let text = match key::parse(shown) {
         Ok(text) => text,
@@ -29,7 +42,7 @@ pub(crate) async fn identify(
             accounts: Arc::clone(&pinned.snapshot.accounts),
         },
         None if cx.strangers.must_wait(from) => return Err(Failure::Stranger),
-        None => match cx.keys.resolve(digest).await {
+        None => match resolve(cx, text.id(), digest).await {
             Ok(Some(found)) => Caller {
                 key: found.key,
                 accounts: found.accounts,
@@ -52,6 +65,16 @@ pub(crate) async fn identify(
         .active(caller.key.account)
         .map_err(Failure::Account)?;
     Ok(caller)
+}
+
+async fn resolve(
+    cx: &Context,
+    id: &str,
+    digest: KeyDigest,
+) -> Result<Option<Resolved>, ResolveError> {
+    // A text of the right form has an id of the right form.
+    let id = KeyId::new(id).ok_or(ResolveError::Unavailable)?;
+    cx.keys.resolve(id, digest).await
 }
 
 fn wrong(cx: &Context, from: IpAddr, reason: InvalidKey) -> Failure {

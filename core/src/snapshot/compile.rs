@@ -1,16 +1,22 @@
 //! Compiles a content into a snapshot, or names everything in it that does not fit.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use proxyxai_proto::config::v1::{self as proto, resource::Kind};
 use secrecy::SecretString;
 
 use super::{
-    Change, Content, Digest, KeyRecord, KeyTable, ResourceKind, ResourceName, Version,
-    key_table::KeyId,
+    Change, Content, Digest, KeyRecord, KeyTable, KeyTableBuilder, ResourceKind, ResourceName,
+    Version,
+    key_table::{DIGEST_TAKEN, KeyId},
 };
 use crate::{
-    account::{key::KeyDigest, pattern::Pattern, rules, tree::AccountTree},
+    account::{
+        key::KeyDigest,
+        pattern::Pattern,
+        rules,
+        tree::{AccountIndex, AccountTree},
+    },
     dialect::Dialect,
     money::price::PriceBook,
     route::{
@@ -64,14 +70,14 @@ pub struct Snapshot {
     /// The virtual keys.
     pub keys: KeyTable,
     /// The providers, in the order of their ids.
-    pub providers: Vec<Provider>,
+    pub providers: Arc<[Provider]>,
     /// The upstream keys, in the order of their ids.
-    pub upstream_keys: Vec<UpstreamKey>,
+    pub upstream_keys: Arc<[UpstreamKey]>,
     /// The pools that routes lead to.
-    pub pools: Vec<Pool>,
+    pub pools: Arc<[Pool]>,
     /// The price book.
     pub prices: Arc<PriceBook>,
-    routes: RouteTable,
+    routes: Arc<RouteTable>,
 }
 
 /// Why a resource does not fit.
@@ -97,20 +103,39 @@ impl Snapshot {
             digest: Digest::default(),
             accounts: Arc::default(),
             keys: KeyTable::default(),
-            providers: Vec::new(),
-            upstream_keys: Vec::new(),
-            pools: Vec::new(),
+            providers: Arc::default(),
+            upstream_keys: Arc::default(),
+            pools: Arc::default(),
             prices: Arc::default(),
-            routes: RouteTable::default(),
+            routes: Arc::default(),
         }
     }
 
-    /// Compiles a whole content.
+    /// Compiles a whole content, its virtual keys included.
     ///
     /// # Errors
     /// Everything in it that does not fit.
     pub fn compile(version: Version, content: &Content) -> Result<Self, Vec<Rejection>> {
-        Compiler::default().run(version, content, None)
+        let mut compiler = Compiler::default();
+        let keys = compiler.gather(content, KeyTableBuilder::default());
+        compiler.whole(version, content, content.digest(), keys)
+    }
+
+    /// Compiles what a node keeps: virtual keys in a table alone ([`in_table_alone`]), with the hashes of their resources, and
+    /// everything else in `rest`. Its digest is that of both.
+    ///
+    /// # Errors
+    /// Everything that does not fit.
+    pub fn assemble(
+        version: Version,
+        rest: &Content,
+        keys: KeyTableBuilder,
+    ) -> Result<Self, Vec<Rejection>> {
+        let mut compiler = Compiler::default();
+        let keys = compiler.gather(rest, keys);
+        let mut next = compiler.whole(version, rest, rest.digest(), keys)?;
+        next.digest.add(next.keys.sum());
+        Ok(next)
     }
 
     /// Compiles the content that `changes` led to from this snapshot's, keeping what they do not touch: when virtual keys alone
@@ -123,9 +148,29 @@ impl Snapshot {
         version: Version,
         content: &Content,
         changes: &[Change],
-        before: &Content,
     ) -> Result<Self, Vec<Rejection>> {
-        Compiler::default().run(version, content, Some((self, changes, before)))
+        let next = Compiler::default().step(self, version, content, changes, |_| Digest::default());
+        next.map(|next| Self {
+            digest: content.digest(),
+            ..next
+        })
+    }
+
+    /// Like [`Snapshot::advance`], for a snapshot of [`Snapshot::assemble`]: `rest` is what `changes` led to, without what is in
+    /// the table alone. Whether the digest is the one that was meant is for the caller to see.
+    ///
+    /// # Errors
+    /// Everything that does not fit.
+    pub fn advance_table(
+        &self,
+        version: Version,
+        rest: &Content,
+        changes: &[Change],
+    ) -> Result<Self, Vec<Rejection>> {
+        let mut next = Compiler::default().step(self, version, rest, changes, hash_in_table)?;
+        next.digest = rest.digest();
+        next.digest.add(next.keys.sum());
+        Ok(next)
     }
 
     /// The pool that serves a model in a dialect; `None` for the model asks for the default one.
@@ -152,54 +197,132 @@ struct Compiler {
 }
 
 impl Compiler {
-    fn run(
+    fn whole(
         mut self,
         version: Version,
         content: &Content,
-        from: Option<(&Snapshot, &[Change], &Content)>,
+        digest: Digest,
+        keys: KeyTableBuilder,
     ) -> Result<Snapshot, Vec<Rejection>> {
-        let only_keys = from.filter(|(_, changes, _)| {
-            changes
-                .iter()
-                .all(|change| kind_of(change) == Some(ResourceKind::VirtualKey))
-        });
-        let next = match only_keys {
-            Some((old, changes, before)) => {
-                let keys = old
-                    .keys
-                    .with(self.key_changes(changes, before, &old.accounts));
-                Snapshot {
-                    version,
-                    digest: content.digest(),
-                    keys,
-                    ..old.clone()
-                }
+        let judged = self.rejections.len();
+        let accounts = self.accounts(content);
+        let keys = keys.finish(&accounts).unwrap_or_else(|faults| {
+            // Without accounts no key can be judged.
+            if self.rejections.len() == judged {
+                self.reject_keys(faults);
             }
-            None => self.whole(version, content),
+            KeyTable::default()
+        });
+        let prices = self.prices(content);
+        let next = Snapshot {
+            version,
+            digest,
+            accounts,
+            keys,
+            prices,
+            ..Snapshot::empty()
         };
+        self.upstreams(next, content)
+    }
+
+    /// Takes everything over from `old` that the changes do not touch.
+    fn step(
+        mut self,
+        old: &Snapshot,
+        version: Version,
+        content: &Content,
+        changes: &[Change],
+        hash: fn(&proto::Resource) -> Digest,
+    ) -> Result<Snapshot, Vec<Rejection>> {
+        let touches = |kinds: &[ResourceKind]| {
+            let mut touched = changes.iter().filter_map(Change::kind);
+            touched.any(|kind| kinds.contains(&kind))
+        };
+        let mut next = Snapshot {
+            version,
+            ..old.clone()
+        };
+        if touches(&[ResourceKind::Account]) {
+            next.accounts = self.accounts(content);
+            if !self.rejections.is_empty() {
+                return Err(self.rejections);
+            }
+        }
+        self.step_keys(&mut next, &old.accounts, changes, hash);
+        if touches(&[ResourceKind::PriceTable]) {
+            next.prices = self.prices(content);
+        }
+        if touches(&[
+            ResourceKind::Provider,
+            ResourceKind::UpstreamKey,
+            ResourceKind::Route,
+        ]) {
+            return self.upstreams(next, content);
+        }
+        self.end(next)
+    }
+
+    /// Takes all changed keys away, moves to the new accounts, and puts those that are left of them.
+    fn step_keys(
+        &mut self,
+        next: &mut Snapshot,
+        old_accounts: &AccountTree,
+        changes: &[Change],
+        hash: fn(&proto::Resource) -> Digest,
+    ) {
+        let mut changed: BTreeMap<String, Option<&proto::Resource>> = BTreeMap::new();
+        for change in changes {
+            if let Some(name) = change.name()
+                && name.kind == ResourceKind::VirtualKey
+            {
+                changed.insert(name.id, change.resource());
+            }
+        }
+        for id in changed.keys() {
+            if let Some(id) = KeyId::new(id) {
+                next.keys.remove(&id);
+            }
+        }
+        if !std::ptr::eq(&*next.accounts, old_accounts)
+            && let Err(orphans) = next.keys.rebase(old_accounts, &next.accounts)
+        {
+            let fault = |(id, account)| (id, format!("its account `{account}` does not exist"));
+            self.reject_keys(orphans.into_iter().map(fault));
+            return;
+        }
+        for resource in changed.into_values().flatten() {
+            let Some(Kind::VirtualKey(key)) = &resource.kind else {
+                continue;
+            };
+            match key_in(key, &next.accounts) {
+                Ok((digest, record)) => {
+                    if next.keys.insert(digest, record, hash(resource)).is_err() {
+                        self.reject(ResourceKind::VirtualKey, &key.id, DIGEST_TAKEN.to_owned());
+                    }
+                }
+                Err(reason) => self.reject(ResourceKind::VirtualKey, &key.id, reason),
+            }
+        }
+    }
+
+    fn upstreams(mut self, next: Snapshot, content: &Content) -> Result<Snapshot, Vec<Rejection>> {
+        let providers = self.providers(content);
+        let upstream_keys = self.upstream_keys(content, &providers);
+        let (pools, routes) = self.routes(content, &providers, &upstream_keys);
+        self.end(Snapshot {
+            providers: providers.into(),
+            upstream_keys: upstream_keys.into(),
+            pools: pools.into(),
+            routes: Arc::new(routes),
+            ..next
+        })
+    }
+
+    fn end(self, next: Snapshot) -> Result<Snapshot, Vec<Rejection>> {
         if self.rejections.is_empty() {
             Ok(next)
         } else {
             Err(self.rejections)
-        }
-    }
-
-    fn whole(&mut self, version: Version, content: &Content) -> Snapshot {
-        let accounts = self.accounts(content);
-        let keys = self.keys(content, &accounts);
-        let providers = self.providers(content);
-        let upstream_keys = self.upstream_keys(content, &providers);
-        let (pools, routes) = self.routes(content, &providers, &upstream_keys);
-        Snapshot {
-            version,
-            digest: content.digest(),
-            accounts,
-            keys,
-            providers,
-            upstream_keys,
-            pools,
-            prices: self.prices(content),
-            routes,
         }
     }
 
@@ -221,87 +344,23 @@ impl Compiler {
         }
     }
 
-    fn keys(&mut self, content: &Content, accounts: &AccountTree) -> KeyTable {
-        let mut seen: HashMap<KeyDigest, ()> = HashMap::new();
-        let mut records = Vec::new();
+    /// Adds the virtual keys of a content that is kept itself, so that their hashes are not needed.
+    fn gather(&mut self, content: &Content, mut keys: KeyTableBuilder) -> KeyTableBuilder {
         for resource in content.of_kind(ResourceKind::VirtualKey) {
             let Some(Kind::VirtualKey(key)) = &resource.kind else {
                 continue;
             };
-            let Some((digest, record)) = self.key(key, accounts) else {
-                continue;
-            };
-            if seen.insert(digest, ()).is_some() {
-                self.reject(
-                    ResourceKind::VirtualKey,
-                    &key.id,
-                    "its digest is that of another key".to_owned(),
-                );
+            if let Err(reason) = keys.push_key(key, Digest::default()) {
+                self.reject(ResourceKind::VirtualKey, &key.id, reason);
             }
-            records.push((digest, Some(record)));
         }
-        KeyTable::default().with(records)
+        keys
     }
 
-    fn key_changes(
-        &mut self,
-        changes: &[Change],
-        before: &Content,
-        accounts: &AccountTree,
-    ) -> Vec<(KeyDigest, Option<KeyRecord>)> {
-        let mut out = Vec::new();
-        for change in changes {
-            let name = match change {
-                Change::Upsert(resource) => ResourceName::of(resource),
-                Change::Remove(name) => Some(name.clone()),
-            };
-            if let Some(Kind::VirtualKey(old)) = name
-                .and_then(|name| before.get(&name))
-                .and_then(|r| r.kind.as_ref())
-            {
-                out.extend(digest_of(old).map(|digest| (digest, None)));
-            }
-            if let Change::Upsert(resource) = change
-                && let Some(Kind::VirtualKey(key)) = &resource.kind
-            {
-                out.extend(
-                    self.key(key, accounts)
-                        .map(|(digest, record)| (digest, Some(record))),
-                );
-            }
+    fn reject_keys(&mut self, faults: impl IntoIterator<Item = (KeyId, String)>) {
+        for (id, reason) in faults {
+            self.reject(ResourceKind::VirtualKey, id.as_str(), reason);
         }
-        out
-    }
-
-    fn key(
-        &mut self,
-        key: &proto::VirtualKey,
-        accounts: &AccountTree,
-    ) -> Option<(KeyDigest, KeyRecord)> {
-        let account = accounts.get(&key.account_id);
-        if account.is_none() {
-            self.reject(
-                ResourceKind::VirtualKey,
-                &key.id,
-                format!("its account `{}` does not exist", key.account_id),
-            );
-        }
-        let (id, digest) = (KeyId::new(&key.id), digest_of(key));
-        if id.is_none() || digest.is_none() {
-            self.reject(
-                ResourceKind::VirtualKey,
-                &key.id,
-                "its id or digest does not have the right length".to_owned(),
-            );
-        }
-        Some((
-            digest?,
-            KeyRecord {
-                id: id?,
-                account: account?,
-                disabled: key.disabled,
-            },
-        ))
     }
 
     fn providers(&mut self, content: &Content) -> Vec<Provider> {
@@ -484,13 +543,64 @@ fn check_route(route: &proto::Route, providers: &[Provider]) -> Result<Pattern, 
     Pattern::parse(&route.model).map_err(|error| error.to_string())
 }
 
-fn digest_of(key: &proto::VirtualKey) -> Option<KeyDigest> {
-    key.digest.as_slice().try_into().ok().map(KeyDigest)
+/// Whether a node keeps a resource in its table of keys and nowhere else: the record says all that matters of it.
+pub fn in_table_alone(resource: &proto::Resource) -> bool {
+    matches!(resource.kind, Some(Kind::VirtualKey(_)))
 }
 
-fn kind_of(change: &Change) -> Option<ResourceKind> {
-    match change {
-        Change::Upsert(resource) => ResourceName::of(resource).map(|name| name.kind),
-        Change::Remove(name) => Some(name.kind),
+/// The part of the digest that the table has to know; other resources are part of a content, which knows theirs.
+fn hash_in_table(resource: &proto::Resource) -> Digest {
+    match in_table_alone(resource) {
+        true => Digest::of(resource),
+        false => Digest::default(),
+    }
+}
+
+/// Checks a virtual key whose account is in the tree; the same code at the control plane and at the node.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn key_in(
+    key: &proto::VirtualKey,
+    accounts: &AccountTree,
+) -> Result<(KeyDigest, KeyRecord), String> {
+    let account = accounts
+        .get(&key.account_id)
+        .ok_or_else(|| format!("its account `{}` does not exist", key.account_id))?;
+    key_at(key, account)
+}
+
+/// Checks a virtual key whose account is known to be at this place.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn key_at(
+    key: &proto::VirtualKey,
+    account: AccountIndex,
+) -> Result<(KeyDigest, KeyRecord), String> {
+    let digest = key.digest.as_slice().try_into().map(KeyDigest).ok();
+    match (digest, KeyId::new(&key.id)) {
+        (Some(digest), Some(id)) => Ok((
+            digest,
+            KeyRecord {
+                id,
+                account,
+                disabled: key.disabled,
+            },
+        )),
+        _ => Err("its id or digest does not have the right length".to_owned()),
+    }
+}
+
+impl KeyTableBuilder {
+    /// Adds a virtual key; `hash` is that of its resource, or none where the contents themselves are kept.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn push_key(&mut self, key: &proto::VirtualKey, hash: Digest) -> Result<(), String> {
+        let account = self.account(&key.account_id);
+        let (digest, record) = key_at(key, account)?;
+        self.push(digest, record, hash);
+        Ok(())
     }
 }

@@ -183,10 +183,11 @@ pub(crate) async fn core(setup: Setup) -> Core {
     let ports = Ports {
         clock,
         random: Arc::new(TestRandom),
-        channel,
+        channels: vec![channel],
         credential: "node".to_owned().into(),
         node_id: "node".into(),
         disk: Arc::new(MemoryDisk::default()),
+        copy: None,
         file_work: FileWork::Inline,
         dial,
     };
