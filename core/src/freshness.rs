@@ -60,14 +60,6 @@ impl NodeState {
             Self::Cached | Self::Syncing | Self::Current | Self::Stale => true,
         }
     }
-
-    /// Whether the control plane is in touch, so that it would have told of a change.
-    pub fn in_touch(self) -> bool {
-        match self {
-            Self::Syncing | Self::Current => true,
-            Self::Waiting | Self::Cached | Self::Stale | Self::Expired => false,
-        }
-    }
 }
 
 /// What a node knows of the age of what it holds.
@@ -199,6 +191,11 @@ impl Freshness {
             Origin::Stream | Origin::Proof if self.newest => NodeState::Current,
             Origin::Stream | Origin::Proof => NodeState::Syncing,
         }
+    }
+
+    /// Whether the control plane speaks to the node and has told it of every change so far.
+    pub fn in_touch(&self, now: Duration) -> bool {
+        self.greeted && self.state(now) == NodeState::Current
     }
 
     /// When the state changes next by time alone.

@@ -231,7 +231,7 @@ impl Shared {
                 self.counters.hit_age_ms.fetch_add(age, Ordering::Relaxed);
                 Some(Some(found))
             }
-            Recall::Absent => self.config.state().in_touch().then_some(None),
+            Recall::Absent => self.config.in_touch().then_some(None),
             Recall::Unknown => None,
         }
     }

@@ -175,6 +175,8 @@ proptest! {
                 Greeted { .. } | Behind | Lost | Nothing => prop_assert_eq!(age, before.map(|age| age + s(passed))),
             }
             let state = freshness.state(s(now));
+            prop_assert!(state == NodeState::Current || !freshness.in_touch(s(now)));
+            prop_assert!(!matches!(heard, Lost) || !freshness.in_touch(s(now)));
             let too_old = age.is_some_and(|age| age >= freshness.max_stale());
             prop_assert_eq!(state == NodeState::Expired, too_old);
             prop_assert_eq!(state.serves(), age.is_some() && !too_old || (age.is_none() && state == NodeState::Syncing));

@@ -172,7 +172,7 @@ fn assemble(copy: ConfigCopy, rows: &[u8]) -> Result<(Loaded, Age), CopyFault> {
 }
 
 /// Writes the copy; gives its length.
-fn write(
+pub(crate) fn write(
     ports: &CopyPorts,
     info: [u8; 32],
     holding: &Holding,

@@ -223,6 +223,11 @@ impl ConfigHandle {
         self.shared.standing.ask(Freshness::age)
     }
 
+    /// Whether the control plane speaks to the node and has told it of every change so far.
+    pub(crate) fn in_touch(&self) -> bool {
+        self.shared.standing.ask(Freshness::in_touch)
+    }
+
     /// How old it may become.
     pub fn max_stale(&self) -> Duration {
         self.ask(Freshness::max_stale)
@@ -285,12 +290,6 @@ impl ConfigHandle {
                 tracing::info!(state = state.as_str(), version = %self.version(), "node state");
             }
         }
-    }
-
-    /// Lets a test say where the node stands.
-    #[cfg(test)]
-    pub(crate) fn set_state(&self, state: NodeState) {
-        self.shared.standing.force(state);
     }
 }
 

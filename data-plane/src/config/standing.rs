@@ -73,11 +73,6 @@ impl Standing {
         self.changed.notify_one();
         (before, state)
     }
-
-    #[cfg(test)]
-    pub(super) fn force(&self, state: NodeState) {
-        self.state.store(state as u8, Ordering::Release);
-    }
 }
 
 /// Changes the state whenever time alone changes it. Never ends.

@@ -35,7 +35,7 @@ use crate::keys::KeyResolver;
 /// Largest message taken: a difference of many resources is one message.
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 /// Answers that may wait to be sent; a control plane that reads none of them is of no use.
-const ANSWERS: usize = 64;
+const ANSWERS: usize = 1_024;
 /// How long the control plane may take for its first message.
 const GREETING: Duration = Duration::from_secs(10);
 

@@ -2,6 +2,7 @@
 
 use proxyxai_core::{
     account::{key::Pepper, tree::AccountRefusal},
+    freshness::Freshness,
     snapshot::{Content, ResourceKind, Snapshot},
 };
 use proxyxai_proto::config::v1::{
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    config::{ControlPlanes, NodeState, Pinned, held::View, sample},
+    config::{ControlPlanes, Pinned, held::View, sample},
     fakes::{Line, Lookup, Still, config_plane},
 };
 
@@ -132,7 +133,10 @@ impl Bench {
         self.config
             .install(Pinned::build(snapshot, view, &self.config.current()).unwrap());
         self.resolver.advance(version(revision));
-        self.config.set_state(NodeState::Current);
+        self.config.note(|facts, now| {
+            facts.greeted(Duration::ZERO, Duration::ZERO);
+            facts.compared(now, true, true);
+        });
     }
 
     /// Changes were heard of.
@@ -265,8 +269,13 @@ async fn law_12_a_node_out_of_touch_does_not_trust_a_remembered_no() {
     for one in asked {
         one.await.unwrap().unwrap();
     }
-    for state in [NodeState::Stale, NodeState::Cached] {
-        bench.config.set_state(state);
+    let out_of_touch: [fn(&mut Freshness, Duration); 3] = [
+        |facts, now| facts.compared(now, true, false),
+        |facts, _| facts.lost(),
+        |facts, now| facts.restored(now, Duration::ZERO, None),
+    ];
+    for change in out_of_touch {
+        bench.config.note(change);
         assert!(bench.remembered(2).await.unwrap().is_some());
         let asked = bench.ask(1);
         let (_, unanswered) = bench.question().await;
@@ -421,7 +430,8 @@ async fn what_is_remembered_outlives_the_process() {
     let kept = bench.resolver.export();
     let mut next = unconnected(&Line::default());
     next.resolver.import(kept);
-    next.config.set_state(NodeState::Cached);
+    next.config
+        .note(|facts, now| facts.restored(now, Duration::ZERO, None));
     for byte in [2, 12] {
         let found = next.remembered(byte).await.unwrap().unwrap();
         assert_eq!(found.accounts.path(found.key.account), "root/team");

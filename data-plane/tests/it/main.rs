@@ -9,6 +9,7 @@
 
 mod edge;
 mod harness;
+mod outages;
 mod plane;
 mod retries;
 mod streams;

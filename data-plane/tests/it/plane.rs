@@ -73,6 +73,12 @@ pub(crate) fn start(resources: Vec<Kind>, knows_keys: bool) -> (Channel, Events)
     (channel, events)
 }
 
+/// A channel that never connects.
+pub(crate) fn nowhere() -> Channel {
+    let (line, _) = mpsc::unbounded_channel();
+    Endpoint::from_static("http://control").connect_with_connector_lazy(Line(line))
+}
+
 #[derive(Clone)]
 struct Line(mpsc::UnboundedSender<io::Result<DuplexStream>>);
 

@@ -139,3 +139,6 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

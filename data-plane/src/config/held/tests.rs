@@ -7,6 +7,8 @@ use proxyxai_proto::config::v1::{Account, VirtualKey, resource::Kind};
 use super::*;
 use crate::config::sample;
 
+mod million;
+
 fn view() -> View {
     View {
         pepper: Pepper::new([7; 32]),
