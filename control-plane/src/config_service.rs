@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use prost::Message as _;
 use proxyxai_core::{
     account::key::{KeyDigest, Pepper},
     snapshot::{Digest, ResourceKind, Version},
@@ -23,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     config_store::ConfigStore,
-    publish::{Published, View},
+    publish::{DELTA_BYTES, Published, View},
     status::Fault,
 };
 
@@ -32,8 +33,8 @@ use crate::{
 pub(crate) struct NodeView {
     /// The version that it acknowledged last.
     pub(crate) applied: Version,
-    /// Whether its stream is open.
-    pub(crate) connected: bool,
+    /// Its open streams: for a moment two, when it comes back before the old one is known to have ended.
+    pub(crate) streams: usize,
 }
 
 /// Nodes by id.
@@ -181,9 +182,9 @@ impl Session {
         hello: Hello,
         mut requests: Streaming<StreamRequest>,
     ) -> Result<(), Ended> {
-        self.note(|node| node.connected = true);
+        self.note(|node| node.streams = node.streams.saturating_add(1));
         let served = self.serve(greeting, hello, &mut requests).await;
-        self.note(|node| node.connected = false);
+        self.note(|node| node.streams = node.streams.saturating_sub(1));
         served
     }
 
@@ -212,6 +213,7 @@ impl Session {
                     changed.map_err(|_| Ended)?;
                     let newest = Arc::clone(&self.published.borrow_and_update());
                     match newest.delta(&sent, &self.view) {
+                        Ok(delta) if delta.encoded_len() > DELTA_BYTES => self.send_snapshot(&newest).await?,
                         Ok(delta) => self.send(delta).await?,
                         Err(error) => return self.fail(&Fault::Defect(error.to_string())).await,
                     }

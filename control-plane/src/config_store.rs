@@ -319,7 +319,7 @@ impl ConfigStore {
     fn opened(&self, key: &str, resource: Resource) -> Result<Resource, Fault> {
         map_secret(resource, |sealed| {
             let plain = open(&self.kek, &self.place(key), sealed)
-                .map_err(|error| Fault::Defect(format!("`{key}`: {error}")))?;
+                .map_err(|error| Fault::sealed(key, &error))?;
             Ok(plain.to_vec())
         })
     }

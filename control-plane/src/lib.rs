@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod app;
 mod auth;
+mod books;
 mod bootstrap;
 mod config_service;
 mod config_store;

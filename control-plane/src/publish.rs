@@ -15,8 +15,11 @@ use proxyxai_proto::config::v1::{
 
 use crate::config_store::map_secret;
 
-/// Largest chunk of a snapshot, encoded.
+/// Largest chunk of a snapshot, encoded, but for a resource that is larger by itself; those are bounded by a transaction.
 const CHUNK_BYTES: usize = 512 << 10;
+
+/// Largest delta, encoded: nodes take messages of at most 4 MiB, and what is larger goes to them as a snapshot, in chunks.
+pub(crate) const DELTA_BYTES: usize = 1 << 20;
 
 /// One published version.
 pub(crate) struct Published {
@@ -67,12 +70,13 @@ impl Published {
         let (mut chunk, mut bytes) = (SnapshotChunk::default(), 0_usize);
         for (_, resource) in self.content.iter() {
             let resource = view.seal(resource)?;
-            bytes = bytes.saturating_add(resource.encoded_len());
-            chunk.resources.push(resource);
-            if bytes >= CHUNK_BYTES {
+            let size = resource.encoded_len();
+            if bytes.saturating_add(size) > CHUNK_BYTES && bytes > 0 {
                 messages.push(Message::SnapshotChunk(std::mem::take(&mut chunk)));
                 bytes = 0;
             }
+            bytes = bytes.saturating_add(size);
+            chunk.resources.push(resource);
         }
         messages.push(Message::SnapshotChunk(chunk));
         messages.push(Message::SnapshotEnd(SnapshotEnd {

@@ -57,6 +57,8 @@ pub struct Bucket {
 
 /// Prefix of all config.
 pub const CONFIG_PREFIX: &str = "cfg/";
+/// Prefix of all usage: marks and rows.
+pub const USAGE_PREFIX: &str = "usage/";
 /// Prefix of all rows by hour.
 pub const HOUR_PREFIX: &str = "usage/hour/";
 /// Prefix of all rows by day.
