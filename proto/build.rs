@@ -30,6 +30,7 @@ fn main() -> io::Result<()> {
             "proxyxai.admin.v1.CreateUpstreamKeyRequest",
             "proxyxai.admin.v1.UpdateUpstreamKeyRequest",
             "proxyxai.admin.v1.CreateKeyResponse",
+            "proxyxai.admin.v1.RotateKeyResponse",
         ])
         .build_client(services)
         .build_server(services)

@@ -5,6 +5,7 @@ pub(crate) mod keys;
 pub(crate) mod providers;
 pub(crate) mod routes;
 pub(crate) mod upstream_keys;
+mod writing;
 
 use proxyxai_core::{
     account::key::base62,
@@ -47,7 +48,7 @@ pub(crate) fn object(kind: Kind, managed_by: ManagedBy, created_unix_ms: i64) ->
         resource: Some(Resource { kind: Some(kind) }),
         managed_by: managed_by.into(),
         created_unix_ms,
-        fingerprint: String::new(),
+        ..StoredResource::default()
     }
 }
 
@@ -66,3 +67,6 @@ pub(crate) fn new_id(random: &dyn Random, word: &str) -> String {
         base62(&random_bytes(random), 10).to_ascii_lowercase()
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! Invariants: every change is one transaction that raises the head; it is compiled with the nodes' own code before it is committed, so
 //! an invalid one is refused here and never reaches a node (law 10).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use arc_swap::ArcSwap;
 use prost::Message as _;
@@ -51,14 +51,30 @@ pub(crate) struct State {
 impl State {
     /// Objects of one kind, in the order of their ids.
     pub(crate) fn of_kind(&self, kind: ResourceKind) -> impl Iterator<Item = &StoredResource> {
+        self.after(kind, "")
+    }
+
+    /// Objects of one kind whose ids come after this one, in their order.
+    pub(crate) fn after(
+        &self,
+        kind: ResourceKind,
+        id: &str,
+    ) -> impl Iterator<Item = &StoredResource> {
         let from = ResourceName {
             kind,
-            id: String::new(),
+            id: id.to_owned(),
         };
         self.records
-            .range(from..)
+            .range((Bound::Excluded(from), Bound::Unbounded))
             .take_while(move |(name, _)| name.kind == kind)
             .map(|(_, record)| &record.stored)
+    }
+
+    /// The version of an object: the revision of the store at its last write; 0 when there is none.
+    pub(crate) fn version(&self, name: &ResourceName) -> u64 {
+        self.records
+            .get(name)
+            .map_or(0, |record| record.mod_revision)
     }
 
     /// One object.
@@ -73,6 +89,10 @@ impl State {
 }
 
 /// One step of a change.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful of them live for the time of one call"
+)]
 pub(crate) enum Edit {
     /// Put, with secrets in plain.
     Put(StoredResource),

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod dialect;
 pub mod freshness;
+pub mod idempotency;
 pub mod money;
 pub mod ports;
 pub mod route;

@@ -18,8 +18,8 @@ use std::{
 };
 
 use proxyxai_core::{
-    account::{key::KeyDigest, tree::AccountTree},
-    snapshot::{KeyId, KeyRecord, ResourceName, Version},
+    account::{key::KeyDigest, terms::Key, tree::AccountTree},
+    snapshot::{KeyId, ResourceName, Version},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -40,7 +40,7 @@ const DEADLINE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct Resolved {
     /// The key; its account stands in `accounts`, not in a snapshot.
-    pub key: KeyRecord,
+    pub key: Key,
     /// The account of the key and its ancestors, as the control plane had them.
     pub accounts: Arc<AccountTree>,
 }
@@ -177,6 +177,12 @@ impl KeyResolver {
     /// Anything may have changed up to here.
     pub(crate) fn miss(&self, to: Version) {
         self.shared.memory.miss(to);
+    }
+
+    /// Whether an answer about this name, true at `as_of`, could be used.
+    #[cfg(test)]
+    pub(crate) fn admits(&self, name: &ResourceName, as_of: Version) -> bool {
+        self.shared.memory.admits(name, as_of)
     }
 
     /// What is remembered of keys that exist, for the disk.

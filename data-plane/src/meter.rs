@@ -7,24 +7,34 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proxyxai_core::{
-    account::tree::AccountTree,
+    account::{admission, limits::Asked, terms::Key, tree::AccountTree},
     dialect::{
         Endpoint, estimate,
         usage::{Tokens, Usage},
     },
     money::cost,
     route::{pool::UpstreamKeyIndex, retry::AttemptEnd},
-    snapshot::KeyRecord,
 };
 use proxyxai_proto::usage::v1 as proto;
 
-use crate::{config::Pinned, context::Context};
+use crate::{config::Pinned, context::Context, respond::Failure};
 
 /// Who asks, as a request needs it.
 pub(crate) struct Caller {
-    pub(crate) key: KeyRecord,
+    pub(crate) key: Key,
     /// The tree that the key's account stands in: the snapshot's, or what came with a key that was looked up.
     pub(crate) accounts: Arc<AccountTree>,
+}
+
+impl Caller {
+    /// Whether key and accounts allow the model.
+    ///
+    /// # Errors
+    /// Who does not.
+    pub(crate) fn may_use(&self, model: &str) -> Result<(), Failure> {
+        admission::permits(&self.key, &self.accounts, &Asked::model(model))
+            .map_err(|refusal| Failure::refused(&self.key, refusal))
+    }
 }
 
 /// What all attempts of a request share.
@@ -211,8 +221,8 @@ impl Meter {
         self.cx.events.push(proto::UsageEvent {
             request_id: self.facts.request_id.clone(),
             attempt: self.attempt,
-            account_id: caller.accounts.id(caller.key.account).to_owned(),
-            key_id: caller.key.id.as_str().to_owned(),
+            account_id: caller.accounts.id(caller.key.record.account).to_owned(),
+            key_id: caller.key.record.id.as_str().to_owned(),
             provider_id,
             upstream_key_id,
             model: self.facts.model.clone(),

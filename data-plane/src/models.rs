@@ -77,8 +77,7 @@ async fn retrieve(
     call: &Call,
     model: &str,
 ) -> Result<Response<AnswerBody>, Failure> {
-    let caller = &call.facts.caller;
-    if caller.accounts.admits(caller.key.account, model).is_err() {
+    if call.facts.caller.may_use(model).is_err() {
         return Err(Failure::NoSuchModel(model.to_owned()));
     }
     let (index, pool) = usable(call, Some(model))?;
@@ -185,9 +184,7 @@ fn write(call: &Call, models: Vec<Value>) -> Response<AnswerBody> {
         .into_iter()
         .filter(|model| {
             let id = model.get("id").and_then(Value::as_str).unwrap_or_default();
-            !id.is_empty()
-                && seen.insert(id.to_owned())
-                && caller.accounts.admits(caller.key.account, id).is_ok()
+            !id.is_empty() && seen.insert(id.to_owned()) && caller.may_use(id).is_ok()
         })
         .collect();
     let id = |model: Option<&Value>| {

@@ -131,16 +131,13 @@ async fn exchange(
     let endpoint = endpoint.map_err(no_endpoint)?;
     edge::refuse_upgrade(&head)?;
     let pinned = cx.config.current(); // 1 pin one configuration for the whole life
-    let caller = identify::identify(cx, &pinned, &head.headers, from).await?; // 2 who asks
+    let caller = identify::identify(cx, &pinned, &head.headers, endpoint, from).await?; // 2 who asks
     if endpoint == Endpoint::Models {
         return models::answer(cx, &pinned, caller, dialect, head, request_id).await;
     }
     let body = body::read(cx, &head.headers, body).await?;
     let intent = intent::read(endpoint, &body)?; // 3 what they ask for
-    caller
-        .accounts
-        .admits(caller.key.account, intent.model.as_str())
-        .map_err(Failure::Account)?; // 4 whether they may
+    caller.may_use(intent.model.as_str())?; // 4 whether they may
     let call = plan(cx, pinned, caller, dialect, &intent, head, body, request_id); // 5 what is sent
     let answer = try_keys(cx, &call, &intent).await?; // 6 try, judge, try again
     Ok(relay(cx, &call, answer)) // 7 stream out; the attempt settles when the body ends or is dropped

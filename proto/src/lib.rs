@@ -63,6 +63,7 @@ unprintable!(
     admin::v1::CreateUpstreamKeyRequest,
     admin::v1::UpdateUpstreamKeyRequest,
     admin::v1::CreateKeyResponse,
+    admin::v1::RotateKeyResponse,
 );
 
 /// The encoded `FileDescriptorSet` of all protos, for server reflection.

@@ -4,11 +4,13 @@ pub mod account;
 pub mod api;
 pub mod connection;
 pub mod key;
+pub mod options;
 pub mod provider;
 pub mod route;
 pub mod secret;
 pub mod upstream_key;
 pub mod usage;
+pub mod when;
 
 use clap::{Args, Subcommand};
 

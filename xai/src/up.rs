@@ -296,7 +296,8 @@ async fn first_key(
         .adopt_first_key(&candidate)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    if adopted == FirstKey::Created || adopted == (FirstKey::Exists { id }) {
+    let ours = adopted == FirstKey::Created || adopted == (FirstKey::Exists { id });
+    if ours && control.knows(&candidate) {
         return data.first_key();
     }
     data.remove_first_key();

@@ -64,4 +64,11 @@ impl ControlPlane {
         self.store.txn(note).await.map_err(Fault::from)?;
         Ok(FirstKey::Created)
     }
+
+    /// Whether this is the current secret of a virtual key: it is not after that was rotated.
+    pub fn knows(&self, key: &GeneratedKey) -> bool {
+        let state = self.config.state();
+        let digest = self.pepper.digest_of(key);
+        state.snapshot.keys.get(&digest).is_some()
+    }
 }

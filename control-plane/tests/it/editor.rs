@@ -40,6 +40,7 @@ pub(crate) async fn account(plane: &Plane, parent: &str, name: &str) -> AccountV
         parent: parent.into(),
         name: name.into(),
         allowed_models: Vec::new(),
+        ..CreateAccountRequest::default()
     };
     ok(plane.accounts().create_account(request).await)
         .account
@@ -51,6 +52,7 @@ pub(crate) async fn key(plane: &Plane, account: &str, name: &str) -> (KeyView, S
     let request = CreateKeyRequest {
         account: account.into(),
         name: name.into(),
+        ..CreateKeyRequest::default()
     };
     let made = plane.keys().create_key(request).await.unwrap().into_inner();
     (made.key.unwrap(), made.secret)
@@ -128,6 +130,7 @@ pub(crate) async fn random_edit(plane: &Plane, dice: &mut Dice) -> Result<(), St
                 parent: account,
                 name,
                 allowed_models: models,
+                ..CreateAccountRequest::default()
             };
             plane.accounts().create_account(request).await?;
         }
@@ -137,15 +140,23 @@ pub(crate) async fn random_edit(plane: &Plane, dice: &mut Dice) -> Result<(), St
                 name: (dice.roll(2) == 0).then_some(name),
                 suspended: Some(dice.roll(3) == 0),
                 allowed_models: Some(StringList { values: models }),
+                ..UpdateAccountRequest::default()
             };
             plane.accounts().update_account(request).await?;
         }
         4 => {
-            let request = DeleteAccountRequest { account };
+            let request = DeleteAccountRequest {
+                account,
+                ..DeleteAccountRequest::default()
+            };
             plane.accounts().delete_account(request).await?;
         }
         5 | 6 => {
-            let request = CreateKeyRequest { account, name };
+            let request = CreateKeyRequest {
+                account,
+                name,
+                ..CreateKeyRequest::default()
+            };
             plane.keys().create_key(request).await?;
         }
         7 => {
@@ -153,13 +164,17 @@ pub(crate) async fn random_edit(plane: &Plane, dice: &mut Dice) -> Result<(), St
                 id: key,
                 name: Some(name),
                 disabled: Some(dice.roll(2) == 0),
+                ..UpdateKeyRequest::default()
             };
             plane.keys().update_key(request).await?;
         }
         8 => {
             plane
                 .keys()
-                .delete_key(DeleteKeyRequest { id: key })
+                .delete_key(DeleteKeyRequest {
+                    id: key,
+                    ..DeleteKeyRequest::default()
+                })
                 .await?;
         }
         9 => {

@@ -18,6 +18,7 @@ async fn accounts(plane: &Plane, under: &str, size: u32, token: &str) -> (Vec<St
         under: under.into(),
         page_size: size,
         page_token: token.into(),
+        ..ListAccountsRequest::default()
     };
     let page = ok(plane.accounts().list_accounts(request).await);
     let ids = page
@@ -53,6 +54,7 @@ async fn pages_hold_everything_once_also_when_what_the_token_names_is_deleted() 
     assert_eq!(first.last(), Some(&token));
     let delete = DeleteAccountRequest {
         account: token.clone(),
+        ..DeleteAccountRequest::default()
     };
     ok(plane.accounts().delete_account(delete).await);
     let (rest, _) = accounts(&plane, "", 0, &token).await;

@@ -6,8 +6,8 @@ use proxyxai_proto::config::v1::{self as proto, resource::Kind};
 use secrecy::SecretString;
 
 use super::{
-    Change, Content, Digest, KeyRecord, KeyTable, KeyTableBuilder, ResourceKind, ResourceName,
-    Version,
+    Change, Content, Digest, KeyRecord, KeyTable, KeyTableBuilder, KeyTerms, ResourceKind,
+    ResourceName, Version,
     key_table::{DIGEST_TAKEN, KeyId},
 };
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         key::KeyDigest,
         pattern::Pattern,
         rules,
+        terms::{self, Key, Terms},
         tree::{AccountIndex, AccountTree},
     },
     dialect::Dialect,
@@ -69,6 +70,8 @@ pub struct Snapshot {
     pub accounts: Arc<AccountTree>,
     /// The virtual keys.
     pub keys: KeyTable,
+    /// The terms of those that have some.
+    pub terms: KeyTerms,
     /// The providers, in the order of their ids.
     pub providers: Arc<[Provider]>,
     /// The upstream keys, in the order of their ids.
@@ -103,6 +106,7 @@ impl Snapshot {
             digest: Digest::default(),
             accounts: Arc::default(),
             keys: KeyTable::default(),
+            terms: KeyTerms::default(),
             providers: Arc::default(),
             upstream_keys: Arc::default(),
             pools: Arc::default(),
@@ -173,6 +177,22 @@ impl Snapshot {
         Ok(next)
     }
 
+    /// The virtual key with this digest, or with this digest before its last rotation.
+    pub fn key(&self, digest: &KeyDigest) -> Option<Key> {
+        if let Some(record) = self.keys.get(digest) {
+            let terms = match record.has_terms {
+                true => self.terms.get(digest)?.clone(),
+                false => Terms::default(),
+            };
+            return Some(Key { record, terms });
+        }
+        let (current, until) = self.terms.replaced(digest)?;
+        Some(Key {
+            record: self.keys.get(&current)?,
+            terms: self.terms.get(&current)?.clone().by_previous(until),
+        })
+    }
+
     /// The pool that serves a model in a dialect; `None` for the model asks for the default one.
     pub fn pool(&self, dialect: Dialect, model: Option<&str>) -> Option<(PoolIndex, &Pool)> {
         let index = match model {
@@ -202,7 +222,7 @@ impl Compiler {
         version: Version,
         content: &Content,
         digest: Digest,
-        keys: KeyTableBuilder,
+        (keys, terms): (KeyTableBuilder, KeyTerms),
     ) -> Result<Snapshot, Vec<Rejection>> {
         let judged = self.rejections.len();
         let accounts = self.accounts(content);
@@ -219,6 +239,7 @@ impl Compiler {
             digest,
             accounts,
             keys,
+            terms,
             prices,
             ..Snapshot::empty()
         };
@@ -279,8 +300,10 @@ impl Compiler {
             }
         }
         for id in changed.keys() {
-            if let Some(id) = KeyId::new(id) {
-                next.keys.remove(&id);
+            if let Some(id) = KeyId::new(id)
+                && let Some(digest) = next.keys.remove(&id)
+            {
+                next.terms.remove(&digest);
             }
         }
         if !std::ptr::eq(&*next.accounts, old_accounts)
@@ -298,6 +321,8 @@ impl Compiler {
                 Ok((digest, record)) => {
                     if next.keys.insert(digest, record, hash(resource)).is_err() {
                         self.reject(ResourceKind::VirtualKey, &key.id, DIGEST_TAKEN.to_owned());
+                    } else if let Err(error) = next.terms.put(digest, key) {
+                        self.reject(ResourceKind::VirtualKey, &key.id, error.to_string());
                     }
                 }
                 Err(reason) => self.reject(ResourceKind::VirtualKey, &key.id, reason),
@@ -344,17 +369,26 @@ impl Compiler {
         }
     }
 
-    /// Adds the virtual keys of a content that is kept itself, so that their hashes are not needed.
-    fn gather(&mut self, content: &Content, mut keys: KeyTableBuilder) -> KeyTableBuilder {
+    /// Adds the virtual keys of a content that is kept itself, so that their hashes are not needed, and finds their terms.
+    fn gather(
+        &mut self,
+        content: &Content,
+        mut keys: KeyTableBuilder,
+    ) -> (KeyTableBuilder, KeyTerms) {
+        let mut terms = KeyTerms::default();
         for resource in content.of_kind(ResourceKind::VirtualKey) {
             let Some(Kind::VirtualKey(key)) = &resource.kind else {
                 continue;
             };
-            if let Err(reason) = keys.push_key(key, Digest::default()) {
+            let put = keys.push_key(key, Digest::default()).and_then(|digest| {
+                let put = terms.put(digest, key);
+                put.map_err(|error| error.to_string())
+            });
+            if let Err(reason) = put {
                 self.reject(ResourceKind::VirtualKey, &key.id, reason);
             }
         }
-        keys
+        (keys, terms)
     }
 
     fn reject_keys(&mut self, faults: impl IntoIterator<Item = (KeyId, String)>) {
@@ -551,7 +585,7 @@ fn check_route(route: &proto::Route, providers: &[Provider]) -> Result<Pattern, 
 
 /// Whether a node keeps a resource in its table of keys and nowhere else: the record says all that matters of it.
 pub fn in_table_alone(resource: &proto::Resource) -> bool {
-    matches!(resource.kind, Some(Kind::VirtualKey(_)))
+    matches!(&resource.kind, Some(Kind::VirtualKey(key)) if !terms::has_terms(key))
 }
 
 /// The part of the digest that the table has to know; other resources are part of a content, which knows theirs.
@@ -585,13 +619,15 @@ pub fn key_at(
     account: AccountIndex,
 ) -> Result<(KeyDigest, KeyRecord), String> {
     let digest = key.digest.as_slice().try_into().map(KeyDigest).ok();
+    let previous_fits = [0, 16].contains(&key.previous_digest.len());
     match (digest, KeyId::new(&key.id)) {
-        (Some(digest), Some(id)) => Ok((
+        (Some(digest), Some(id)) if previous_fits => Ok((
             digest,
             KeyRecord {
                 id,
                 account,
                 disabled: key.disabled,
+                has_terms: terms::has_terms(key),
             },
         )),
         _ => Err("its id or digest does not have the right length".to_owned()),
@@ -599,14 +635,14 @@ pub fn key_at(
 }
 
 impl KeyTableBuilder {
-    /// Adds a virtual key; `hash` is that of its resource, or none where the contents themselves are kept.
+    /// Adds a virtual key and gives its digest; `hash` is that of its resource, or none where the contents themselves are kept.
     ///
     /// # Errors
     /// Says what is wrong with it.
-    pub fn push_key(&mut self, key: &proto::VirtualKey, hash: Digest) -> Result<(), String> {
+    pub fn push_key(&mut self, key: &proto::VirtualKey, hash: Digest) -> Result<KeyDigest, String> {
         let account = self.account(&key.account_id);
         let (digest, record) = key_at(key, account)?;
         self.push(digest, record, hash);
-        Ok(())
+        Ok(digest)
     }
 }

@@ -36,6 +36,8 @@ pub struct KeyRecord {
     pub account: AccountIndex,
     /// Refused until it is enabled again.
     pub disabled: bool,
+    /// Whether its terms are to be looked up; without them the record does not tell whether it works.
+    pub has_terms: bool,
 }
 
 /// Id of a virtual key, kept in place.
@@ -129,21 +131,17 @@ impl KeyTable {
             .filter_map(|(digest, row)| Some((*digest, self.seen(row.record)?, row.hash)))
     }
 
-    /// Takes a key away, if it is there.
-    pub fn remove(&mut self, id: &KeyId) {
-        let Some((digest, row)) = self.place(id) else {
-            return;
-        };
+    /// Takes a key away, if it is there; gives its digest.
+    pub fn remove(&mut self, id: &KeyId) -> Option<KeyDigest> {
+        let (digest, row) = self.place(id)?;
         let number = Shard::number(&digest);
-        let (Some(shard), Some(ids)) = (self.shards.get(number), self.ids.get(IdShard::number(id)))
-        else {
-            return;
-        };
+        let (shard, ids) = (self.shards.get(number)?, self.ids.get(IdShard::number(id))?);
         let (shard, ids) = (shard.without(&digest), ids.without(id, number));
         self.sum.subtract(row.hash);
         self.shards.set(number, shard);
         self.ids.set(IdShard::number(id), ids);
         self.len = self.len.saturating_sub(1);
+        Some(digest)
     }
 
     /// Puts a key that is not there. `hash` is that of its resource, or none where the contents themselves are kept.

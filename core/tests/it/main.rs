@@ -8,6 +8,7 @@
 
 mod accounts;
 mod addresses;
+mod admission;
 mod freshness;
 mod intents;
 mod keys;

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use proxyxai_core::{
     account::key::KeyDigest,
     dialect::Dialect,
-    snapshot::{Change, Content, Digest, KeyTableBuilder, ResourceKind, Snapshot, Version},
+    snapshot::{
+        Change, Content, Digest, KeyTableBuilder, ResourceKind, Snapshot, Version,
+        compile::in_table_alone,
+    },
 };
 use proxyxai_proto::config::v1::{
     Account, Provider, ProviderKind, Resource, Route, UpstreamKey, VirtualKey, resource::Kind,
@@ -44,8 +47,8 @@ fn account(number: u8) -> Arc<Resource> {
     }))
 }
 
-fn key(number: u8, account: u8, disabled: bool) -> Arc<Resource> {
-    resource(Kind::VirtualKey(VirtualKey {
+fn key(number: u8, account: u8, disabled: bool, terms: u8) -> Arc<Resource> {
+    let plain = VirtualKey {
         id: format!("key{number:09}"),
         account_id: if account == 0 {
             "root".into()
@@ -55,6 +58,24 @@ fn key(number: u8, account: u8, disabled: bool) -> Arc<Resource> {
         name: "k".into(),
         disabled,
         digest: vec![number; 16],
+        ..VirtualKey::default()
+    };
+    resource(Kind::VirtualKey(match terms {
+        0 => plain,
+        1 => VirtualKey {
+            expires_unix_ms: i64::from(number),
+            ..plain
+        },
+        2 => VirtualKey {
+            allowed_models: vec!["gpt-*".into()],
+            ..plain
+        },
+        _ => VirtualKey {
+            digest: vec![100 + number * 3 + terms % 2; 16],
+            previous_digest: vec![102 + number * 3; 16],
+            previous_expires_unix_ms: 5,
+            ..plain
+        },
     }))
 }
 
@@ -68,11 +89,11 @@ fn upstream(number: u8, provider: &str, disabled: bool) -> Arc<Resource> {
 }
 
 fn contents() -> impl Strategy<Value = Content> {
-    let keys = prop::collection::vec((0_u8..12, 0_u8..4, any::<bool>()), 0..12);
+    let keys = prop::collection::vec((0_u8..12, 0_u8..4, any::<bool>(), 0_u8..5), 0..12);
     let spare = prop::collection::vec(1_u8..4, 0..4);
     let upstreams = prop::collection::vec((0_u8..6, any::<bool>(), any::<bool>()), 0..6);
     (keys, spare, upstreams).prop_map(|(keys, spare, upstreams)| {
-        let used = keys.iter().map(|(_, account, _)| *account);
+        let used = keys.iter().map(|(_, account, ..)| *account);
         let accounts: Vec<_> = used
             .chain(spare)
             .filter(|number| *number > 0)
@@ -80,7 +101,7 @@ fn contents() -> impl Strategy<Value = Content> {
             .collect();
         let keys = keys
             .into_iter()
-            .map(|(number, account, disabled)| key(number, account, disabled));
+            .map(|(number, account, disabled, terms)| key(number, account, disabled, terms));
         let upstreams = upstreams
             .into_iter()
             .map(|(n, second, disabled)| upstream(n, if second { "two" } else { "one" }, disabled));
@@ -89,11 +110,11 @@ fn contents() -> impl Strategy<Value = Content> {
     })
 }
 
-/// What a node keeps of a content in full: all but the virtual keys.
+/// What a node keeps of a content in full: all but what is in its table of keys alone.
 fn rest(content: &Content) -> Content {
     let kept = content
         .iter()
-        .filter(|(name, _)| name.kind != ResourceKind::VirtualKey);
+        .filter(|(_, resource)| !in_table_alone(resource));
     kept.map(|(_, resource)| Arc::clone(resource)).collect()
 }
 
@@ -101,7 +122,9 @@ fn rest(content: &Content) -> Content {
 fn assembled(content: &Content) -> Snapshot {
     let mut keys = KeyTableBuilder::default();
     for resource in content.of_kind(ResourceKind::VirtualKey) {
-        if let Some(Kind::VirtualKey(key)) = &resource.kind {
+        if let Some(Kind::VirtualKey(key)) = &resource.kind
+            && in_table_alone(resource)
+        {
             keys.push_key(key, Digest::of(resource)).unwrap();
         }
     }
@@ -115,10 +138,11 @@ const VERSION: Version = Version {
 
 /// What a snapshot answers, for all questions of these tests.
 fn answers(snapshot: &Snapshot) -> String {
-    let keys: Vec<String> = (0_u8..12)
+    let keys: Vec<String> = (0_u8..150)
         .map(|n| {
-            let found = snapshot.keys.get(&KeyDigest([n; 16]));
-            let account = found.map(|key| snapshot.accounts.path(key.account));
+            let found = snapshot.key(&KeyDigest([n; 16]));
+            let account = found.as_ref();
+            let account = account.map(|key| snapshot.accounts.path(key.record.account));
             format!("{found:?} {account:?}")
         })
         .collect();
@@ -259,6 +283,16 @@ fn law_10_what_does_not_fit_is_refused_by_name() {
         "its account `nobody` does not exist",
     );
     check_rejected(key("short", "root", 16), "does not have the right length");
+    check_rejected(
+        Kind::VirtualKey(VirtualKey {
+            id: "keykeykey000".into(),
+            account_id: "root".into(),
+            digest: vec![0; 16],
+            allowed_networks: vec!["10.0.0.1/8".into()],
+            ..VirtualKey::default()
+        }),
+        "virtual_key `keykeykey000`: allowed_networks: `10.0.0.1/8` has bits beyond its prefix",
+    );
     check_rejected(
         key("keykeykey000", "root", 5),
         "does not have the right length",

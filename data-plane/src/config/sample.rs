@@ -32,8 +32,8 @@ pub(crate) fn virtual_key(id: &str, digest: u8) -> proto::VirtualKey {
         id: format!("{id:x<12}"),
         account_id: "root".into(),
         name: id.into(),
-        disabled: false,
         digest: vec![digest; 16],
+        ..proto::VirtualKey::default()
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Session<'a> {
     keys: &'a KeyResolver,
     greeting: Option<Greeting>,
     receiving: Option<Receiving>,
+    /// Names of changes whose version comes with the last of several messages.
+    changed: Vec<ResourceName>,
 }
 
 /// What the control plane said first.
@@ -69,6 +71,7 @@ impl<'a> Session<'a> {
             keys,
             greeting: None,
             receiving: None,
+            changed: Vec::new(),
         }
     }
 
@@ -270,8 +273,14 @@ impl<'a> Session<'a> {
             name.ok_or(StreamFault::Malformed)
         });
         let names: Vec<ResourceName> = names.collect::<Result<_, _>>()?;
-        tracing::debug!(%from, %to, names = names.len(), "keys and accounts changed");
-        self.keys.take(from, to, names);
+        if from == to && !names.is_empty() {
+            self.changed.extend(names);
+            return Ok(Taken::default());
+        }
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.extend(names);
+        tracing::debug!(%from, %to, names = changed.len(), "keys and accounts changed");
+        self.keys.take(from, to, changed);
         Ok(self.acknowledge())
     }
 

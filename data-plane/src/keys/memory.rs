@@ -16,6 +16,7 @@ use moka::{ops::compute::Op, sync::Cache};
 use proxyxai_core::{
     account::{
         key::KeyDigest,
+        terms::{self, Key, Terms},
         tree::{AccountIndex, AccountTree, MAX_DEPTH},
     },
     snapshot::{
@@ -53,8 +54,30 @@ struct Known {
     digest: KeyDigest,
     /// Its account is not the place in any tree.
     record: KeyRecord,
+    terms: Terms,
     key: proto::VirtualKey,
     account: Arc<str>,
+}
+
+impl Known {
+    /// What the secret with this digest is to the key, if anything.
+    fn terms_by(&self, digest: &KeyDigest) -> Option<Terms> {
+        terms_by(&self.key, &self.terms, self.digest, digest)
+    }
+}
+
+/// The terms of a key by the secret that was shown; `None` when it is none of its secrets.
+fn terms_by(
+    key: &proto::VirtualKey,
+    terms: &Terms,
+    current: KeyDigest,
+    shown: &KeyDigest,
+) -> Option<Terms> {
+    if current == *shown {
+        return Some(terms.clone());
+    }
+    let replaced = terms::previous_digest(key) == Some(*shown);
+    replaced.then(|| terms.clone().by_previous(key.previous_expires_unix_ms))
 }
 
 /// A key that does not.
@@ -225,11 +248,11 @@ impl Memory {
     pub(super) fn recall(&self, id: &KeyId, digest: &KeyDigest) -> Recall {
         let era = self.era.load(Ordering::Acquire);
         if let Some(known) = self.keys.get(id)
-            && known.digest == *digest
+            && let Some(terms) = known.terms_by(digest)
         {
             let line = (known.era == era).then(|| self.line(&known.account));
             return match line.flatten() {
-                Some(line) => Recall::Found(line.resolved(known.record), known.learned),
+                Some(line) => Recall::Found(line.resolved(known.record, terms), known.learned),
                 None => Recall::Unknown,
             };
         }
@@ -295,7 +318,9 @@ impl Memory {
                 Some(_) | None => Op::Put(Absent { as_of, era, digest }),
             });
             self.keys.entry(id).and_compute_with(|old| match old {
-                Some(old) if old.value().digest == digest && old.value().as_of < as_of => {
+                Some(old)
+                    if old.value().terms_by(&digest).is_some() && old.value().as_of < as_of =>
+                {
                     Op::Remove
                 }
                 Some(_) | None => Op::Nop,
@@ -319,9 +344,12 @@ impl Memory {
                 return Learned::Unfit;
             }
         };
-        let record = match key_in(&key, &tree) {
-            Ok((_, record)) if record.id == id => record,
-            Ok(_) => return Learned::Unfit,
+        let fitted = key_in(&key, &tree).and_then(|(current, record)| {
+            let terms = Terms::of(&key).map_err(|error| error.to_string())?;
+            Ok((current, record, terms))
+        });
+        let (current, record, terms) = match fitted {
+            Ok(fitted) => fitted,
             Err(reason) => {
                 tracing::error!(
                     key = key.id,
@@ -331,12 +359,19 @@ impl Memory {
                 return Learned::Unfit;
             }
         };
+        let shown = terms_by(&key, &terms, current, &digest);
+        let Some(shown) = shown.filter(|_| record.id == id) else {
+            return Learned::Unfit;
+        };
         for account in accounts {
             self.keep_account(account, as_of, era);
         }
-        self.keep_key(digest, record, key, as_of, era, now);
+        self.keep_key((current, record, terms), key, as_of, era, now);
         let found = Resolved {
-            key: record,
+            key: Key {
+                record,
+                terms: shown,
+            },
             accounts: Arc::new(tree),
         };
         Learned::Admitted(Answer {
@@ -359,8 +394,7 @@ impl Memory {
 
     fn keep_key(
         &self,
-        digest: KeyDigest,
-        record: KeyRecord,
+        (digest, record, terms): (KeyDigest, KeyRecord, Terms),
         key: proto::VirtualKey,
         as_of: Version,
         era: u64,
@@ -376,6 +410,7 @@ impl Memory {
                     learned,
                     digest,
                     record,
+                    terms,
                     account: key.account_id.as_str().into(),
                     key,
                 })),
@@ -400,14 +435,20 @@ impl Memory {
         let (as_of, era) = (remembered.through, self.era.load(Ordering::Acquire));
         let placeholder = AccountIndex(0);
         for key in remembered.keys {
-            let Ok((digest, record)) = key_at(&key, placeholder) else {
+            let (Ok((digest, record)), Ok(terms)) = (key_at(&key, placeholder), Terms::of(&key))
+            else {
                 continue;
             };
-            self.keep_key(digest, record, key, as_of, era, now);
+            self.keep_key((digest, record, terms), key, as_of, era, now);
         }
         for account in remembered.accounts {
             self.keep_account(account, as_of, era);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn admits(&self, name: &ResourceName, as_of: Version) -> bool {
+        self.log().admits(name, as_of)
     }
 
     fn log(&self) -> MutexGuard<'_, InvalidationLog> {
@@ -416,12 +457,13 @@ impl Memory {
 }
 
 impl Line {
-    fn resolved(self, record: KeyRecord) -> Resolved {
+    fn resolved(self, record: KeyRecord, terms: Terms) -> Resolved {
+        let record = KeyRecord {
+            account: self.index,
+            ..record
+        };
         Resolved {
-            key: KeyRecord {
-                account: self.index,
-                ..record
-            },
+            key: Key { record, terms },
             accounts: self.tree,
         }
     }

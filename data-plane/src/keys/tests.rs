@@ -111,7 +111,10 @@ fn answer_with(
         let accounts = vec![team(bytes[0], suspended), sample::root()];
         ResolvedKey {
             digest: bytes.clone(),
-            virtual_key: exists.then(|| key(bytes[0])),
+            virtual_key: exists.then(|| VirtualKey {
+                digest: bytes.clone(),
+                ..key(bytes[0])
+            }),
             accounts: if exists { accounts } else { vec![] },
         }
     });
@@ -182,7 +185,7 @@ async fn many_requests_make_one_question() {
         one.await.unwrap().unwrap();
     }
     let found = bench.remembered(2).await.unwrap().unwrap();
-    assert_eq!(found.accounts.path(found.key.account), "root/team");
+    assert_eq!(found.accounts.path(found.key.record.account), "root/team");
     assert!(bench.remembered(3).await.unwrap().is_none());
     assert_eq!(bench.resolver.counters().hits.load(Ordering::Relaxed), 2);
 }
@@ -336,7 +339,7 @@ async fn law_11_a_fill_is_asked_for_again_when_an_account_above_changed() {
     let (request, reply) = bench.question().await;
     reply.send(Ok(answer_with(&request, 6, true))).unwrap();
     let found = asked.await.unwrap().unwrap().unwrap();
-    assert!(found.accounts.active(found.key.account).is_err());
+    assert!(found.accounts.active(found.key.record.account).is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,10 +363,10 @@ async fn suspending_an_account_is_one_invalidation() {
     let path = "root/team".to_owned();
     let refused = Err(AccountRefusal::Suspended { path });
     let found = asked.await.unwrap().unwrap().unwrap();
-    assert_eq!(found.accounts.active(found.key.account), refused);
+    assert_eq!(found.accounts.active(found.key.record.account), refused);
     let other = bench.remembered(4).await.unwrap().unwrap();
     assert_eq!(
-        other.accounts.active(other.key.account),
+        other.accounts.active(other.key.record.account),
         refused,
         "what one key brought serves all"
     );
@@ -434,7 +437,7 @@ async fn what_is_remembered_outlives_the_process() {
         .note(|facts, now| facts.restored(now, Duration::ZERO, None));
     for byte in [2, 12] {
         let found = next.remembered(byte).await.unwrap().unwrap();
-        assert_eq!(found.accounts.path(found.key.account), "root/team");
+        assert_eq!(found.accounts.path(found.key.record.account), "root/team");
     }
     assert_eq!(next.resolver.through(), version(5));
     next.invalidate(5, 6, [account_name("team0")]);

@@ -135,6 +135,7 @@ fn accounts_and_keys(pepper: &Pepper) -> Vec<Kind> {
             account_id: account.into(),
             name: account.into(),
             disabled,
+            ..proto::VirtualKey::default()
         })
     };
     vec![

@@ -13,4 +13,5 @@ mod outages;
 mod plane;
 mod retries;
 mod streams;
+mod terms;
 mod whole;

@@ -13,6 +13,7 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::Channel,
 };
+use tonic_types::StatusExt as _;
 
 use crate::failure::{Exit, Failure};
 
@@ -95,7 +96,8 @@ impl Api {
     /// A refusal as one sentence.
     #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
     pub fn failure(&self, status: Status) -> Failure {
-        let said = status.message();
+        let fields = wrong_fields(&status);
+        let said = fields.as_deref().unwrap_or(status.message());
         match status.code() {
             Code::NotFound => Failure::new(Exit::NotFound, said),
             Code::Unauthenticated | Code::PermissionDenied => Failure::new(
@@ -132,6 +134,17 @@ impl Api {
             )),
         }
     }
+}
+
+/// One sentence for each field that is refused, each on its own line; `None` when the refusal names none.
+fn wrong_fields(status: &Status) -> Option<String> {
+    let details = status.get_error_details();
+    let violations = &details.bad_request()?.field_violations;
+    let sentences: Vec<String> = violations
+        .iter()
+        .map(|one| format!("{}: {}", one.field, one.description))
+        .collect();
+    (!sentences.is_empty()).then(|| sentences.join("\n"))
 }
 
 /// Follows the pages of a list to the end. `$call` asks for one page by its token.

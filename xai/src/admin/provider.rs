@@ -8,7 +8,10 @@ use proxyxai_proto::admin::v1::{
 };
 use serde_json::Value;
 
-use super::api::{Api, PAGE, all_pages, call};
+use super::{
+    api::{Api, PAGE, all_pages, call},
+    options::yes_or_no,
+};
 use crate::{
     failure::Failure,
     output::{
@@ -142,14 +145,6 @@ fn kind(word: &str) -> Result<ProviderKind, String> {
         let words = ProviderKind::ALL.map(ProviderKind::as_str);
         format!("a kind is one of {}", words.join(", "))
     })
-}
-
-fn yes_or_no(word: &str) -> Result<bool, String> {
-    match word {
-        "yes" | "true" => Ok(true),
-        "no" | "false" => Ok(false),
-        _ => Err("say yes or no".to_owned()),
-    }
 }
 
 fn one(provider: Option<ProviderView>) -> Value {

@@ -21,7 +21,9 @@ pub const ACCOUNT: Kind<'static> = Kind {
         ("ID", "id"),
         ("SUSPENDED", "suspended"),
         ("IN EFFECT", "effectively_suspended"),
-        ("ALLOWED MODELS", "allowed_models"),
+        ("MODELS", "allowed_models"),
+        ("ENDPOINTS", "allowed_endpoints"),
+        ("FROM", "allowed_networks"),
         ("CREATED", "created_unix_ms"),
     ],
 };
@@ -35,6 +37,11 @@ pub const KEY: Kind<'static> = Kind {
         ("NAME", "name"),
         ("ACCOUNT", "account_path"),
         ("DISABLED", "disabled"),
+        ("EXPIRES", "expires_unix_ms"),
+        ("OLD SECRET UNTIL", "previous_expires_unix_ms"),
+        ("MODELS", "allowed_models"),
+        ("ENDPOINTS", "allowed_endpoints"),
+        ("FROM", "allowed_networks"),
         ("HINT", "hint"),
         ("CREATED", "created_unix_ms"),
     ],
@@ -90,7 +97,9 @@ pub fn account(view: &AccountView) -> Value {
     json!({
         "id": account.id, "parent_id": account.parent_id, "name": account.name, "path": view.path,
         "suspended": account.suspended, "effectively_suspended": view.effectively_suspended,
-        "allowed_models": account.allowed_models, "created_unix_ms": view.created_unix_ms,
+        "allowed_models": account.allowed_models, "allowed_endpoints": account.allowed_endpoints,
+        "allowed_networks": account.allowed_networks, "created_unix_ms": view.created_unix_ms,
+        "resource_version": view.resource_version,
     })
 }
 
@@ -98,7 +107,10 @@ pub fn account(view: &AccountView) -> Value {
 pub fn key(view: &KeyView) -> Value {
     json!({
         "id": view.id, "name": view.name, "account_id": view.account_id, "account_path": view.account_path,
-        "disabled": view.disabled, "hint": view.hint, "created_unix_ms": view.created_unix_ms,
+        "disabled": view.disabled, "expires_unix_ms": time(view.expires_unix_ms),
+        "previous_expires_unix_ms": time(view.previous_expires_unix_ms), "allowed_models": view.allowed_models,
+        "allowed_endpoints": view.allowed_endpoints, "allowed_networks": view.allowed_networks, "hint": view.hint,
+        "created_unix_ms": view.created_unix_ms, "resource_version": view.resource_version,
     })
 }
 
@@ -147,6 +159,11 @@ pub fn usage_row(row: &UsageRow) -> Value {
 /// The word for a kind of provider.
 pub fn kind_word(kind: ProviderKind) -> &'static str {
     provider::ProviderKind::from_proto(kind).map_or("unspecified", provider::ProviderKind::as_str)
+}
+
+/// A time that there may not be.
+fn time(unix_ms: i64) -> Option<i64> {
+    (unix_ms != 0).then_some(unix_ms)
 }
 
 fn managed_by(by: ManagedBy) -> &'static str {

@@ -160,6 +160,7 @@ async fn client(provider: &Simulator) -> (u16, Bytes, UsageRow) {
     let wanted = CreateKeyRequest {
         account: "root".to_owned(),
         name: "client".to_owned(),
+        ..CreateKeyRequest::default()
     };
     let key = api.keys().create_key(wanted).await.unwrap().into_inner();
     // Whichever of the two keys has its turn first meets an error once.

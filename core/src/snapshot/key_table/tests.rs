@@ -33,6 +33,7 @@ fn record(number: u16, account: u32) -> KeyRecord {
         id: id(number),
         account: AccountIndex(account),
         disabled: account.is_multiple_of(2),
+        has_terms: false,
     }
 }
 

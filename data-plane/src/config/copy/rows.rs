@@ -84,6 +84,8 @@ fn read(row: &[u8; ROW], accounts: &[AccountIndex]) -> Option<(KeyDigest, KeyRec
         id: KeyId::from_bytes(id)?,
         account: *accounts.get(account)?,
         disabled: flags & DISABLED != 0,
+        // One with terms is part of a content.
+        has_terms: false,
     };
     // A flag of a newer program may forbid what the others permit.
     (flags & !DISABLED == 0).then_some((KeyDigest(*digest), record, Digest(*hash)))

@@ -1,7 +1,10 @@
 //! Copies that are whole, damaged, foreign and of other formats.
 
 use proptest::prelude::*;
-use proxyxai_core::snapshot::ResourceKind;
+use proxyxai_core::{
+    account::{key::KeyDigest, terms::NEVER},
+    snapshot::ResourceKind,
+};
 use proxyxai_proto::config::v1::{Account, VirtualKey, resource::Kind};
 
 use super::*;
@@ -42,6 +45,13 @@ fn content(keys: u8) -> Content {
             }
             .into(),
             disabled: number.is_multiple_of(3),
+            expires_unix_ms: if number % 5 == 1 { 5_000 } else { 0 },
+            previous_digest: if number % 7 == 1 {
+                vec![number | 128; 16]
+            } else {
+                vec![]
+            },
+            previous_expires_unix_ms: 7_000,
             ..sample::virtual_key(&format!("k{number}"), number)
         }))
     };
@@ -109,13 +119,24 @@ fn law_13_what_was_held_is_held_again() {
         (version(), content.digest())
     );
     assert_eq!(pinned.snapshot.keys.len(), 40);
+    assert!(rows::count(&pinned.snapshot) > 20 && rows::count(&pinned.snapshot) < 40);
     for key in content.of_kind(ResourceKind::VirtualKey) {
         let Some(Kind::VirtualKey(key)) = &key.kind else {
             panic!("a key")
         };
-        let digest =
-            proxyxai_core::account::key::KeyDigest(key.digest.as_slice().try_into().unwrap());
-        let found = pinned.snapshot.keys.get(&digest).unwrap();
+        let digest = KeyDigest(key.digest.as_slice().try_into().unwrap());
+        let shown = pinned.snapshot.key(&digest).unwrap();
+        let end = match key.expires_unix_ms {
+            0 => NEVER,
+            end => end,
+        };
+        assert_eq!(shown.terms.expires_unix_ms, end);
+        if let Ok(previous) = key.previous_digest.as_slice().try_into() {
+            let previous = pinned.snapshot.key(&KeyDigest(previous)).unwrap();
+            assert_eq!(previous.terms.expires_unix_ms, end.min(7_000));
+            assert_eq!(previous.record.id, shown.record.id);
+        }
+        let found = shown.record;
         assert_eq!(
             (
                 found.id.as_str(),

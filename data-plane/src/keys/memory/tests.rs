@@ -93,7 +93,7 @@ fn found(memory: &Memory) -> Option<Truth> {
         return None;
     };
     let key = memory.keys.get(&id()).unwrap();
-    let path = resolved.accounts.path(resolved.key.account);
+    let path = resolved.accounts.path(resolved.key.record.account);
     Some(Truth {
         key: key.key.name.parse().unwrap(),
         account: path.rsplit('/').next().unwrap().parse().unwrap(),
@@ -180,4 +180,29 @@ fn a_newer_answer_does_not_give_way_to_an_older_one() {
     }
     let found = found(&memory).unwrap();
     assert_eq!((found.key, found.account), (4, 3));
+}
+
+#[test]
+fn a_key_is_found_by_the_secret_before_its_last_rotation() {
+    let memory = Memory::new(10);
+    let (current, previous) = (DIGEST, KeyDigest([5; 16]));
+    let (key, accounts) = Truth::default().answer();
+    let key = proto::VirtualKey {
+        previous_digest: previous.0.to_vec(),
+        previous_expires_unix_ms: 7_000,
+        expires_unix_ms: 9_000,
+        ..key
+    };
+    let learned = memory.learn(id(), previous, version(1), Some((key, accounts)), NOW);
+    let Learned::Admitted(answer) = learned else {
+        panic!("the answer is good")
+    };
+    assert_eq!(answer.found.unwrap().key.terms.expires_unix_ms, 7_000);
+    let expires = |digest| match memory.recall(&id(), &digest) {
+        Recall::Found(found, _) => Some(found.key.terms.expires_unix_ms),
+        Recall::Absent | Recall::Unknown => None,
+    };
+    assert_eq!(expires(current), Some(9_000));
+    assert_eq!(expires(previous), Some(7_000));
+    assert_eq!(expires(KeyDigest([6; 16])), None);
 }

@@ -37,6 +37,7 @@ fn key(number: u32, disabled: bool) -> VirtualKey {
         name: format!("key {number} of a team"),
         disabled,
         digest: view().pepper.digest(&text(number)).0.to_vec(),
+        ..VirtualKey::default()
     }
 }
 

@@ -115,8 +115,17 @@ async fn the_keyed_view_notes_changes_beside_its_content() {
         (3, NodeState::Current),
         "keys changed, and the content did not"
     );
+    // Of many changes only the last message moves on; what the others name is of its version too.
+    let name = proxyxai_core::snapshot::ResourceName {
+        kind: proxyxai_core::snapshot::ResourceKind::VirtualKey,
+        id: "k1xxxxxxxxxx".into(),
+    };
+    let many = names(&[(ResourceKind::VirtualKey, &name.id)]);
+    stream.say(invalidate(9, 9, many)).await;
     stream.say(invalidate(9, 10, names(&[]))).await;
     assert_eq!(stream.noted().await, 10);
+    let at = |revision| version(revision).unwrap().into();
+    assert!(!plane.keys.admits(&name, at(9)) && plane.keys.admits(&name, at(10)));
     plane.line.cut();
     let (stream, hello) = plane.accept().await;
     assert_eq!(hello.invalidated_through, version(10));
