@@ -17,7 +17,7 @@ use proxyxai_core::{
         first_event::{FirstEvent, first_event},
     },
     route::{
-        pool::{Pool, PoolIndex, UpstreamKeyIndex, candidates},
+        pool::{Candidates, Pool, PoolIndex, UpstreamKeyIndex},
         retry::{AttemptEnd, Exhausted, Verdict, judge, when_none_left},
     },
     snapshot::Provider,
@@ -96,7 +96,7 @@ struct Failed {
     kept: Option<Kept>,
 }
 
-/// Tries the keys of a pool, in turn.
+/// Tries the keys of a pool, in turn, level by level.
 pub(crate) async fn run(
     cx: &Rc<Context>,
     call: &Call,
@@ -104,14 +104,10 @@ pub(crate) async fn run(
 ) -> Result<Answer, Failure> {
     let turn = call.pinned.turn(pool.0);
     let mut failed: Vec<Failed> = Vec::new();
-    for (number, upstream) in candidates(pool.1, turn).enumerate() {
-        let mut meter = Meter::begin(
-            cx,
-            &call.facts,
-            &call.pinned,
-            upstream,
-            number.saturating_add(1),
-        );
+    let mut candidates = Candidates::new(pool.1, turn, call.facts.sent_model());
+    while let Some(upstream) = candidates.next(failed.last().map(|one| one.end)) {
+        let number = failed.len().saturating_add(1);
+        let mut meter = Meter::begin(cx, &call.facts, &call.pinned, upstream, number);
         let Some((_, provider)) = call.pinned.snapshot.upstream(upstream) else {
             continue;
         };

@@ -43,9 +43,19 @@ pub(crate) struct Facts {
     pub(crate) caller: Caller,
     pub(crate) endpoint: Endpoint,
     pub(crate) model: String,
+    /// What the provider is asked for, where a route gives the model another name.
+    pub(crate) mapped_model: Option<String>,
     pub(crate) stream: bool,
     /// The body as the client sent it, for an estimate.
     pub(crate) body: Bytes,
+}
+
+impl Facts {
+    /// The model by the provider's name; `None` where no model is asked for.
+    pub(crate) fn sent_model(&self) -> Option<&str> {
+        let model = self.mapped_model.as_deref().unwrap_or(&self.model);
+        (!model.is_empty()).then_some(model)
+    }
 }
 
 /// One attempt.
@@ -204,7 +214,8 @@ impl Meter {
             None => (String::new(), String::new(), None),
         };
         let used = usage.tokens != Tokens::default() || usage.web_searches > 0;
-        let priced = match kind.and_then(|kind| snapshot.prices.price(kind, &self.facts.model)) {
+        let sent = self.facts.sent_model().unwrap_or_default();
+        let priced = match kind.and_then(|kind| snapshot.prices.price(kind, sent)) {
             _ if !used => Some(0),
             Some(price) => cost::cost(price, &usage).ok().map(|cost| cost.0),
             None => None,
@@ -247,6 +258,7 @@ impl Meter {
             client_gone,
             reason: reason.to_owned(),
             web_searches: usage.web_searches,
+            sent_model: self.facts.mapped_model.clone().unwrap_or_default(),
         });
     }
 }

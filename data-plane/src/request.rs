@@ -158,6 +158,7 @@ fn plan(
     request_id: &str,
 ) -> Call {
     let now = Instant::now();
+    let mapped_model = pinned.snapshot.mapped(dialect, intent.model.as_str());
     Call {
         pinned,
         dialect,
@@ -168,7 +169,7 @@ fn plan(
             .cloned()
             .unwrap_or(PathAndQuery::from_static("/")),
         headers: head.headers,
-        body: intent.forward_body(&body),
+        body: intent.forward_body(&body, mapped_model.as_deref()),
         hides_usage: intent.hides_usage(),
         deadline: now.checked_add(cx.settings.request_timeout).unwrap_or(now),
         facts: Rc::new(Facts {
@@ -176,6 +177,7 @@ fn plan(
             caller,
             endpoint: intent.endpoint,
             model: intent.model.as_str().to_owned(),
+            mapped_model,
             stream: intent.stream,
             body: body::apart(body),
         }),
@@ -185,7 +187,9 @@ fn plan(
 async fn try_keys(cx: &Rc<Context>, call: &Call, intent: &Intent) -> Result<Answer, Failure> {
     let model = intent.model.as_str();
     match call.pinned.snapshot.pool(call.dialect, Some(model)) {
-        Some((index, pool)) if !pool.keys.is_empty() => attempt::run(cx, call, (index, pool)).await,
+        Some((index, pool)) if pool.serves(call.facts.sent_model()) => {
+            attempt::run(cx, call, (index, pool)).await
+        }
         _ => Err(Failure::NoUpstream {
             what: format!(
                 "the model `{model}` in the dialect {}",

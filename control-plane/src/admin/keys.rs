@@ -66,11 +66,12 @@ async fn make(
     key: &GeneratedKey,
     request: &CreateKeyRequest,
 ) -> Result<String, Fault> {
-    let mark = call_mark(
-        "CreateKey",
-        &request.idempotency_key,
-        &request.encode_to_vec(),
-    )?;
+    // The end is not compared: who repeats a call has often counted it from another now.
+    let told = CreateKeyRequest {
+        expires_unix_ms: 0,
+        ..request.clone()
+    };
+    let mark = call_mark("CreateKey", &request.idempotency_key, &told.encode_to_vec())?;
     let now = config.clock.unix_ms();
     let edit = |state: &State| {
         if let Some(made) = made_before(state, ResourceKind::VirtualKey, mark.as_ref(), now)? {

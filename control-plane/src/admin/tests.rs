@@ -1,5 +1,7 @@
 //! The fields of the admin API and what they are enforced by, asked of the services themselves on a store in memory.
 
+mod upstreams;
+
 use std::{
     sync::{
         Arc,
@@ -22,7 +24,10 @@ use proxyxai_proto::admin::v1::{
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
-use super::{accounts::AccountServer, keys::KeyServer};
+use super::{
+    accounts::AccountServer, keys::KeyServer, providers::ProviderServer, routes::RouteServer,
+    upstream_keys::UpstreamKeyServer,
+};
 use crate::{
     bootstrap,
     config_store::ConfigStore,
@@ -60,6 +65,9 @@ pub(super) struct World {
     pub(super) pepper: Pepper,
     accounts: AccountServer,
     keys: KeyServer,
+    providers: ProviderServer,
+    upstream_keys: UpstreamKeyServer,
+    routes: RouteServer,
 }
 
 impl World {
@@ -82,6 +90,16 @@ impl World {
             keys: KeyServer {
                 config: Arc::clone(&config),
                 pepper: pepper.clone(),
+            },
+            providers: ProviderServer {
+                config: Arc::clone(&config),
+            },
+            upstream_keys: UpstreamKeyServer {
+                config: Arc::clone(&config),
+                pepper: pepper.clone(),
+            },
+            routes: RouteServer {
+                config: Arc::clone(&config),
             },
             pepper,
             config,
@@ -334,6 +352,11 @@ async fn a_repeated_creation_makes_nothing_again() {
     let again = world.key(once("k")).await.unwrap();
     assert!(again.repeated && again.secret.is_empty());
     assert_eq!(again.key, first.key);
+    let later = CreateKeyRequest {
+        expires_unix_ms: START_MS + 99,
+        ..once("k")
+    };
+    assert!(world.key(later).await.unwrap().repeated);
     assert_eq!(fields(world.key(once("other")).await), ["idempotency_key"]);
     let account = || CreateAccountRequest {
         name: "team".into(),

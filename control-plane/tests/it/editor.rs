@@ -199,6 +199,7 @@ pub(crate) async fn random_edit(plane: &Plane, dice: &mut Dice) -> Result<(), St
                     id: request.id,
                     disabled: Some(dice.roll(2) == 0),
                     secret: (dice.roll(2) == 0).then(|| format!("{SECRET}{name}")),
+                    ..UpdateUpstreamKeyRequest::default()
                 };
                 plane.upstream_keys().update_upstream_key(request).await?;
             }
@@ -213,24 +214,30 @@ pub(crate) async fn random_edit(plane: &Plane, dice: &mut Dice) -> Result<(), St
                     id,
                     model: Some(["*", "gpt-4*", ""][dice.roll(3)].into()),
                     provider_ids: None,
+                    ..UpdateRouteRequest::default()
                 };
                 plane.routes().update_route(request).await?;
             }
         }
         _ => match dice.roll(3) {
             0 => {
-                let request = DeleteProviderRequest { id: provider };
+                let request = DeleteProviderRequest {
+                    id: provider,
+                    ..DeleteProviderRequest::default()
+                };
                 plane.providers().delete_provider(request).await?;
             }
             1 => {
                 let request = DeleteUpstreamKeyRequest {
                     id: format!("u{id}"),
+                    ..DeleteUpstreamKeyRequest::default()
                 };
                 plane.upstream_keys().delete_upstream_key(request).await?;
             }
             _ => {
                 let request = DeleteRouteRequest {
                     id: format!("r{id}"),
+                    ..DeleteRouteRequest::default()
                 };
                 plane.routes().delete_route(request).await?;
             }

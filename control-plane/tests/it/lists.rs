@@ -132,6 +132,7 @@ async fn lists_are_of_what_was_asked_for() {
     let request = ListProvidersRequest {
         page_size: 2,
         page_token: "p1".into(),
+        ..ListProvidersRequest::default()
     };
     let page = ok(plane.providers().list_providers(request).await);
     let ids: Vec<String> = page
@@ -155,6 +156,7 @@ async fn lists_are_of_what_was_asked_for() {
     let request = ListRoutesRequest {
         page_size: 1,
         page_token: String::new(),
+        ..ListRoutesRequest::default()
     };
     let page = ok(plane.routes().list_routes(request).await);
     assert_eq!(

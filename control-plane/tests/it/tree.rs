@@ -189,7 +189,7 @@ async fn law_10_a_refused_change_leaves_what_was_there_also_after_a_restart() {
         refused(
             plane.providers().update_provider(provider).await,
             Code::InvalidArgument,
-            &["provider `p`"],
+            &["base_url: http://192.168.0.1 is a private address"],
         );
         let route = UpdateRouteRequest {
             id: "r".into(),
@@ -197,11 +197,12 @@ async fn law_10_a_refused_change_leaves_what_was_there_also_after_a_restart() {
             provider_ids: Some(StringList {
                 values: vec!["q".into()],
             }),
+            ..UpdateRouteRequest::default()
         };
         refused(
             plane.routes().update_route(route).await,
             Code::InvalidArgument,
-            &["route `r`"],
+            &["provider_ids: "],
         );
         assert_eq!(plane.head(), head);
         assert_eq!(world.entries().await, stored);

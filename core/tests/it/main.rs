@@ -13,6 +13,7 @@ mod freshness;
 mod intents;
 mod keys;
 mod retries;
+mod routes;
 mod snapshots;
 mod streams;
 mod usages;

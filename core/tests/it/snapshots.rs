@@ -85,6 +85,7 @@ fn upstream(number: u8, provider: &str, disabled: bool) -> Arc<Resource> {
         provider_id: provider.into(),
         disabled,
         secret: format!("sk-{number}").into_bytes(),
+        ..UpstreamKey::default()
     }))
 }
 
@@ -153,7 +154,7 @@ fn answers(snapshot: &Snapshot) -> String {
                 "{:?}",
                 snapshot
                     .pool(*d, Some("gpt-4o"))
-                    .map(|(_, pool)| &pool.keys)
+                    .map(|(_, pool)| pool.levels.clone())
             )
         })
         .collect();
@@ -303,6 +304,7 @@ fn law_10_what_does_not_fit_is_refused_by_name() {
             provider_id: provider.into(),
             disabled: false,
             secret: secret.into(),
+            ..UpstreamKey::default()
         })
     };
     check_rejected(
@@ -316,6 +318,7 @@ fn law_10_what_does_not_fit_is_refused_by_name() {
             id: "r".into(),
             model: model.into(),
             provider_ids: providers.iter().map(ToString::to_string).collect(),
+            ..Route::default()
         })
     };
     check_rejected(route("", &["one"]), "a model pattern must not be empty");
@@ -333,6 +336,7 @@ fn the_most_specific_route_serves() {
             id: id.into(),
             model: model.into(),
             provider_ids: vec![provider.into()],
+            ..Route::default()
         }))
     };
     let extra = [
@@ -348,9 +352,8 @@ fn the_most_specific_route_serves() {
     let check = |dialect: Dialect, model: &str, want: &str| {
         let (_, pool) = snapshot.pool(dialect, Some(model)).unwrap();
         let ids: Vec<&str> = pool
-            .keys
-            .iter()
-            .map(|at| &*snapshot.upstream(*at).unwrap().0.id)
+            .keys()
+            .map(|at| &*snapshot.upstream(at).unwrap().0.id)
             .collect();
         assert_eq!(format!("{} {ids:?}", pool.name), want, "{model}");
     };

@@ -14,6 +14,7 @@ pub(crate) fn upstream_key(secret: &[u8]) -> proto::Resource {
         provider_id: "sim".into(),
         disabled: false,
         secret: secret.to_vec(),
+        ..proto::UpstreamKey::default()
     }))
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn resources(routes: &[&str]) -> Vec<proto::Resource> {
             id: (*id).into(),
             model: format!("{id}-*"),
             provider_ids: vec!["sim".into()],
+            ..proto::Route::default()
         }))
     }));
     all

@@ -179,6 +179,7 @@ pub(crate) fn provider(
             provider_id: id.into(),
             disabled: false,
             secret: format!("sk-{key}").into_bytes(),
+            ..proto::UpstreamKey::default()
         })
     });
     std::iter::once(provider).chain(keys).collect()

@@ -9,6 +9,7 @@
 
 mod edge;
 mod harness;
+mod levels;
 mod outages;
 mod plane;
 mod retries;

@@ -27,6 +27,9 @@ use crate::{
     system,
 };
 
+/// Said in place of the secret.
+const REPEATED: &str = "an earlier call with this idempotency key made the key, and its secret was shown then; `xai key rotate` gives another";
+
 /// What can be done with virtual keys.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -181,13 +184,12 @@ async fn act(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
                 idempotency_key: once.idempotency_key,
             };
             let made = call!(api, api.keys().create_key(request));
-            let shown: &str = match made.repeated {
-                true => {
-                    "shown once, when the key was made; if it was lost, get another with `xai key rotate`"
-                }
-                false => &made.secret,
+            let with = if made.repeated {
+                ("note", REPEATED)
+            } else {
+                ("secret", made.secret.as_str())
             };
-            return output.one(&KEY, one(made.key), &[("secret", shown)]);
+            return output.one(&KEY, one(made.key), &[with]);
         }
         Verb::Rotate {
             id,

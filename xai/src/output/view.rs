@@ -1,6 +1,9 @@
 //! Objects of the admin API as JSON values. The field names are those of the protos and stay the same.
 
-use proxyxai_core::{money::nano::NanoUsd, route::provider};
+use proxyxai_core::{
+    money::nano::NanoUsd,
+    route::{pool::SwitchOver, provider},
+};
 use proxyxai_proto::{
     admin::v1::{
         AccountView, KeyView, ManagedBy, ProviderView, RouteView, UpstreamKeyView, UsageRow,
@@ -71,6 +74,9 @@ pub const UPSTREAM_KEY: Kind<'static> = Kind {
     columns: &[
         ("ID", "id"),
         ("PROVIDER", "provider_id"),
+        ("LEVEL", "level"),
+        ("WEIGHT", "weight"),
+        ("MODELS", "models"),
         ("DISABLED", "disabled"),
         ("FINGERPRINT", "fingerprint"),
         ("MANAGED BY", "managed_by"),
@@ -85,7 +91,10 @@ pub const ROUTE: Kind<'static> = Kind {
     columns: &[
         ("ID", "id"),
         ("MODEL", "model"),
+        ("UPSTREAM MODEL", "upstream_model"),
         ("PROVIDERS", "provider_ids"),
+        ("NEXT LEVELS", "next_levels"),
+        ("SWITCH OVER", "switch_over"),
         ("MANAGED BY", "managed_by"),
         ("CREATED", "created_unix_ms"),
     ],
@@ -122,6 +131,7 @@ pub fn provider(view: &ProviderView) -> Value {
         "allow_private": provider.allow_private, "disabled": provider.disabled,
         "keys": view.keys, "enabled_keys": view.enabled_keys,
         "managed_by": managed_by(view.managed_by()), "created_unix_ms": view.created_unix_ms,
+        "resource_version": view.resource_version,
     })
 }
 
@@ -129,16 +139,25 @@ pub fn provider(view: &ProviderView) -> Value {
 pub fn upstream_key(view: &UpstreamKeyView) -> Value {
     json!({
         "id": view.id, "provider_id": view.provider_id, "disabled": view.disabled, "fingerprint": view.fingerprint,
+        "level": view.level, "weight": view.weight, "models": view.models,
         "managed_by": managed_by(view.managed_by()), "created_unix_ms": view.created_unix_ms,
+        "resource_version": view.resource_version,
     })
 }
 
-/// A route.
+/// A route. Each of its further levels is one text, its providers with commas between, as the command line takes it.
 pub fn route(view: &RouteView) -> Value {
     let route = view.route.clone().unwrap_or_default();
+    let next: Vec<String> = route
+        .next_levels
+        .iter()
+        .map(|level| level.provider_ids.join(","))
+        .collect();
     json!({
-        "id": route.id, "model": route.model, "provider_ids": route.provider_ids,
+        "id": route.id, "model": route.model, "upstream_model": route.upstream_model, "provider_ids": route.provider_ids,
+        "next_levels": next, "switch_over": SwitchOver::from_proto(route.switch_over()).as_str(),
         "managed_by": managed_by(view.managed_by()), "created_unix_ms": view.created_unix_ms,
+        "resource_version": view.resource_version,
     })
 }
 

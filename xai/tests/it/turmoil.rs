@@ -137,6 +137,7 @@ async fn client(provider: &Simulator) -> (u16, Bytes, UsageRow) {
         base_url: "http://provider:9001".to_owned(),
         allow_private: true,
         managed_by: ManagedBy::Admin.into(),
+        ..CreateProviderRequest::default()
     };
     while api
         .providers()
