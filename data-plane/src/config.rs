@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod control;
 pub(crate) mod copy;
+pub mod credential;
 pub(crate) mod held;
 pub mod pinned;
 #[cfg(test)]
@@ -14,8 +15,9 @@ mod session;
 mod standing;
 pub mod subscriber;
 
-pub use control::{ControlChannel, ControlPlanes, NodeCredential};
+pub use control::ControlPlanes;
 pub use copy::CopyPorts;
+pub use credential::{ControlChannel, NodeCredential};
 pub use pinned::{ConfigHandle, Pinned, UpstreamCredential};
 pub use proxyxai_core::freshness::NodeState;
 pub use subscriber::{Identity, Subscriber};

@@ -14,8 +14,9 @@ use tonic::transport::Channel;
 use crate::{
     config::{
         ConfigHandle, ControlPlanes, CopyPorts, Identity, NodeCredential, NodeState, Subscriber,
-        control::{InvalidCredential, NoControlPlane},
+        control::NoControlPlane,
         copy::{self, Keeper},
+        credential::InvalidCredential,
     },
     context::{Context, Settings, Shared, Strangers},
     keys::{Asker, KeyResolver},

@@ -11,19 +11,10 @@ use std::{
     time::Duration,
 };
 
-use proxyxai_core::{
-    ports::{Random, random_bytes},
-    secret::{ExposeSecret, SecretString},
-};
-use tonic::{
-    Request, Status,
-    metadata::{Ascii, MetadataValue},
-    service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
-};
+use proxyxai_core::ports::{Random, random_bytes};
+use tonic::transport::Endpoint;
 
-/// A channel with the credential on it.
-pub type ControlChannel = InterceptedService<Channel, NodeCredential>;
+use super::credential::ControlChannel;
 
 /// How long connecting to a control plane may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -93,41 +84,3 @@ impl ControlPlanes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the node knows no control plane; name the address of at least one")]
 pub struct NoControlPlane;
-
-/// What a node proves itself with; never printed.
-#[derive(Clone)]
-pub struct NodeCredential(MetadataValue<Ascii>);
-
-impl NodeCredential {
-    /// Takes the credential as the control plane gave it.
-    ///
-    /// # Errors
-    /// The credential has characters that cannot stand in a header.
-    pub fn new(credential: &SecretString) -> Result<Self, InvalidCredential> {
-        let text = format!("Bearer {}", credential.expose_secret());
-        let mut value: MetadataValue<Ascii> = text.parse().map_err(|_| InvalidCredential)?;
-        value.set_sensitive(true);
-        Ok(Self(value))
-    }
-
-    /// Puts the credential on a channel.
-    pub fn on(self, channel: Channel) -> ControlChannel {
-        InterceptedService::new(channel, self)
-    }
-}
-
-impl Interceptor for NodeCredential {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request
-            .metadata_mut()
-            .insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
-
-/// The credential is no text for a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the node credential has characters that cannot stand in a header; take it as the control plane printed it"
-)]
-pub struct InvalidCredential;
