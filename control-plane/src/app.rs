@@ -1,10 +1,9 @@
 //! Puts a control plane together: build → serve → stop. Everything that touches the world is handed in.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -25,7 +24,6 @@ use proxyxai_proto::{
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
-    config::v1::config_service_server::ConfigServiceServer,
     store::v1::Text,
     usage::v1::usage_service_server::UsageServiceServer,
 };
@@ -39,11 +37,14 @@ use crate::{
         accounts::AccountServer, keys::KeyServer, providers::ProviderServer, routes::RouteServer,
         upstream_keys::UpstreamKeyServer,
     },
+    admission::Admission,
     auth::{Credentials, Guard},
     bootstrap,
-    config_service::{ConfigServer, Nodes},
+    config_service::{ConfigServer, ConfigServiceServer},
     config_store::ConfigStore,
-    publish::View,
+    freshness::{Always, Freshness},
+    nodes::Nodes,
+    publish::{Publisher, ViewKey},
     status::Fault,
     store::{
         Compare, Op, Store, StoreError, Txn,
@@ -74,6 +75,8 @@ pub struct Settings {
     pub bookmark_interval: Duration,
     /// Changes that follow one within this time are sent together.
     pub debounce: Duration,
+    /// Streams of nodes that may begin in a second.
+    pub streams_per_second: u32,
     /// Between folds of old rows of usage.
     pub fold_interval: Duration,
 }
@@ -83,6 +86,7 @@ impl Default for Settings {
         Self {
             bookmark_interval: Duration::from_secs(2),
             debounce: Duration::from_millis(100),
+            streams_per_second: 50,
             fold_interval: Duration::from_secs(3600),
         }
     }
@@ -148,17 +152,28 @@ pub struct ControlPlane {
     node_credential: SecretString,
     deployment_id: String,
     pepper: Pepper,
-    view: Arc<View>,
-    view_key: [u8; 32],
-    nodes: Nodes,
+    config_server: Arc<ConfigServer>,
+    nodes: Arc<Nodes>,
     stopping: CancellationToken,
 }
 
-/// Opens the books and reads the configuration.
+/// Opens the books and reads the configuration, from a store in this process.
 ///
 /// # Errors
 /// When the store, its format or its keys do not fit.
 pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, StartError> {
+    build_with(settings, ports, Arc::new(Always)).await
+}
+
+/// Opens the books and reads the configuration; `freshness` proves that the store is followed.
+///
+/// # Errors
+/// When the store, its format or its keys do not fit.
+pub async fn build_with(
+    settings: Settings,
+    ports: Ports,
+    freshness: Arc<dyn Freshness>,
+) -> Result<ControlPlane, StartError> {
     let Ports {
         clock,
         random,
@@ -173,13 +188,29 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         Arc::clone(&clock),
         key_encryption_key,
         deployment.generation,
+        Arc::new(Publisher::new(ViewKey::new(Arc::clone(&random)))),
     )
     .await?;
+    let config = Arc::new(config);
+    let nodes = Arc::new(Nodes::new(Arc::clone(&clock), settings.bookmark_interval));
+    let stopping = CancellationToken::new();
+    let config_server = ConfigServer {
+        config: Arc::clone(&config),
+        clock: Arc::clone(&clock),
+        freshness,
+        deployment_id: deployment.id.clone(),
+        pepper: deployment.pepper.clone(),
+        bookmark_interval: settings.bookmark_interval,
+        debounce: settings.debounce,
+        nodes: Arc::clone(&nodes),
+        admission: Admission::new(settings.streams_per_second),
+        drained: AtomicU32::new(0),
+        stopping: stopping.clone(),
+    };
     let node_secret = format!("pxai-node-{}", base62(&random_bytes(&*random), 40));
-    let view_key: [u8; 32] = random_bytes(&*random);
     Ok(ControlPlane {
         settings,
-        config: Arc::new(config),
+        config,
         books: Arc::new(Books {
             store: Arc::clone(&store),
             clock,
@@ -192,13 +223,9 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         node_credential: node_secret.into(),
         deployment_id: deployment.id,
         pepper: deployment.pepper,
-        view: Arc::new(View {
-            key: SealKey::new(view_key),
-            random,
-        }),
-        view_key,
-        nodes: Arc::new(Mutex::new(BTreeMap::new())),
-        stopping: CancellationToken::new(),
+        config_server: Arc::new(config_server),
+        nodes,
+        stopping,
     })
 }
 
@@ -307,17 +334,7 @@ impl ControlPlane {
                 config: config(),
                 store: Arc::clone(&self.store),
             }))
-            .add_service(ConfigServiceServer::new(ConfigServer {
-                config: config(),
-                deployment_id: self.deployment_id.clone(),
-                pepper: self.pepper.clone(),
-                view: Arc::clone(&self.view),
-                view_key: self.view_key,
-                bookmark_interval: self.settings.bookmark_interval,
-                debounce: self.settings.debounce,
-                nodes: Arc::clone(&self.nodes),
-                stopping: self.stopping.clone(),
-            }))
+            .add_service(ConfigServiceServer(Arc::clone(&self.config_server)))
             .add_service(UsageServiceServer::new(UsageServer {
                 books: Arc::clone(&self.books),
                 stopping: self.stopping.clone(),
@@ -354,11 +371,14 @@ impl ControlPlane {
     /// Adds this side's metrics in Prometheus' text format.
     pub fn metrics(&self, out: &mut String) {
         let state = self.config.state();
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let connected = nodes.values().filter(|node| node.connected).count();
+        let nodes = self.nodes.all();
+        let connected = nodes
+            .values()
+            .filter(|(node, _)| node.stream.is_some())
+            .count();
         let current = nodes
             .values()
-            .filter(|node| node.applied == state.snapshot.version)
+            .filter(|(node, _)| node.applied == state.snapshot.version)
             .count();
         let mut gauge = |name: &str, help: &str, value: u64| {
             let _writing_to_a_string_works = write!(
@@ -376,6 +396,11 @@ impl ControlPlane {
             "xai_config_objects",
             "Objects of the configuration.",
             count(state.records.len()),
+        );
+        gauge(
+            "xai_config_withheld",
+            "Rows of the store that are not in force as they stand there.",
+            count(state.withheld.len()),
         );
         gauge(
             "xai_nodes_connected",

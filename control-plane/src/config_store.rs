@@ -1,76 +1,51 @@
 //! The configuration as the control plane holds it, and the one way to change it.
 //!
 //! Invariants: every change is one transaction that raises the head; it is compiled with the nodes' own code before it is committed, so
-//! an invalid one is refused here and never reaches a node (law 10).
+//! an invalid one is refused here and never reaches a node (law 10). What is in force is decided by the rows of the store alone, which
+//! every replica follows: its own writes come back to it like those of others, in one order (`docs/decisions/0202-config-follows-the-store.md`).
 
-use std::{collections::BTreeMap, sync::Arc};
+mod desk;
+mod follow;
+mod sealing;
+mod state;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use prost::Message as _;
 use proxyxai_core::{
-    ports::{Clock, Random, random_bytes},
-    secret::seal::{SealKey, open, seal},
-    snapshot::{Change, Content, ResourceKind, ResourceName, Snapshot, Version},
+    ports::{Clock, Random},
+    secret::seal::SealKey,
+    snapshot::{Change, Content, ResourceName, Version},
 };
-use proxyxai_proto::{
-    config::v1::{Resource, UpstreamKey, resource::Kind},
-    store::v1::{Counter, StoredResource},
-};
+use proxyxai_proto::store::v1::{Counter, StoredResource};
 use tokio::sync::{Mutex, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    publish::Published,
+    publish::Publisher,
     status::Fault,
-    store::{
-        Compare, Op, Range, Store, Txn,
-        keyspace::{self, Key},
-    },
+    store::{Compare, MAX_OPS, Op, Store, Txn, keyspace::Key},
 };
+
+pub(crate) use sealing::map_secret;
+pub(crate) use state::{State, Withheld};
+
+use follow::Follower;
+use sealing::Sealing;
 
 /// Tries before a write gives up on others that keep changing the same.
 const TRIES: usize = 8;
-/// Objects changed by one call: the transaction needs room for the head.
-const MAX_EDITS: usize = crate::store::MAX_OPS - 1;
-
-/// An object as it is stored, and when it was written.
-#[derive(Clone)]
-pub(crate) struct Record {
-    pub(crate) stored: StoredResource,
-    mod_revision: u64,
-}
-
-/// One moment of the configuration.
-#[derive(Clone)]
-pub(crate) struct State {
-    pub(crate) records: BTreeMap<ResourceName, Record>,
-    pub(crate) content: Content,
-    pub(crate) snapshot: Arc<Snapshot>,
-    head_revision: u64,
-}
-
-impl State {
-    /// Objects of one kind, in the order of their ids.
-    pub(crate) fn of_kind(&self, kind: ResourceKind) -> impl Iterator<Item = &StoredResource> {
-        let from = ResourceName {
-            kind,
-            id: String::new(),
-        };
-        self.records
-            .range(from..)
-            .take_while(move |(name, _)| name.kind == kind)
-            .map(|(_, record)| &record.stored)
-    }
-
-    /// One object.
-    pub(crate) fn get(&self, kind: ResourceKind, id: &str) -> Option<&StoredResource> {
-        self.records
-            .get(&ResourceName {
-                kind,
-                id: id.to_owned(),
-            })
-            .map(|record| &record.stored)
-    }
-}
+/// Objects changed by one call: each takes two operations, and the head one.
+const MAX_EDITS: usize = (MAX_OPS - 1) / 2;
+/// How long a change may take to come back from the store.
+const ECHO: Duration = Duration::from_secs(10);
 
 /// One step of a change.
 pub(crate) enum Edit {
@@ -80,56 +55,85 @@ pub(crate) enum Edit {
     Delete(ResourceName),
 }
 
+/// What the configuration and its follower both hold.
+struct Shared {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    sealing: Arc<Sealing>,
+    state: ArcSwap<State>,
+    publisher: Arc<Publisher>,
+    /// Revision of the store up to which everything was taken in.
+    seen: watch::Sender<u64>,
+    following: AtomicBool,
+}
+
 /// Holds and changes the configuration.
 pub(crate) struct ConfigStore {
-    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
     random: Arc<dyn Random>,
     pub(crate) clock: Arc<dyn Clock>,
-    kek: SealKey,
-    generation: u64,
-    state: ArcSwap<State>,
     writer: Mutex<()>,
-    published: watch::Sender<Arc<Published>>,
+    _until_dropped: DropGuard,
+}
+
+/// What a change was committed as.
+#[derive(Debug, Clone, Copy)]
+struct Committed {
+    revision: u64,
+    succeeded: bool,
 }
 
 impl ConfigStore {
-    /// Reads the configuration from the store.
+    /// Reads the configuration from the store, and follows it from then on.
     pub(crate) async fn load(
         store: Arc<dyn Store>,
         random: Arc<dyn Random>,
         clock: Arc<dyn Clock>,
         kek: SealKey,
         generation: u64,
+        publisher: Arc<Publisher>,
     ) -> Result<Self, Fault> {
-        let empty = State {
-            records: BTreeMap::new(),
-            content: Content::default(),
-            snapshot: Arc::new(Snapshot::empty()),
-            head_revision: 0,
-        };
-        let (published, _) = watch::channel(Arc::new(Published::empty()));
-        let config = Self {
+        let shared = Arc::new(Shared {
             store,
+            clock: Arc::clone(&clock),
+            sealing: Arc::new(Sealing { kek, generation }),
+            state: ArcSwap::from_pointee(State::empty()),
+            publisher,
+            seen: watch::Sender::new(0),
+            following: AtomicBool::new(false),
+        });
+        let follower = Follower::start(Arc::clone(&shared)).await?;
+        let stopping = CancellationToken::new();
+        let until = stopping.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = until.cancelled() => {}
+                () = follower.run() => {}
+            }
+        });
+        Ok(Self {
+            shared,
             random,
             clock,
-            kek,
-            generation,
-            state: ArcSwap::from_pointee(empty),
             writer: Mutex::new(()),
-            published,
-        };
-        config.reload().await?;
-        Ok(config)
+            _until_dropped: stopping.drop_guard(),
+        })
     }
 
     /// The configuration now.
     pub(crate) fn state(&self) -> Arc<State> {
-        self.state.load_full()
+        self.shared.state.load_full()
     }
 
-    /// Follows what is published.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
-        self.published.subscribe()
+    /// What nodes are sent.
+    pub(crate) fn publisher(&self) -> &Arc<Publisher> {
+        &self.shared.publisher
+    }
+
+    /// Whether changes of the store reach this process; while they do not, nothing here proves that it is up to date.
+    pub(crate) fn is_following(&self) -> bool {
+        self.shared.following.load(Ordering::Acquire)
     }
 
     /// The random source, for ids.
@@ -144,27 +148,39 @@ impl ConfigStore {
     ) -> Result<T, Fault> {
         let _one_at_a_time = self.writer.lock().await;
         for _ in 0..TRIES {
+            let mut seen = self.shared.seen.subscribe();
+            let known = *seen.borrow_and_update();
             let state = self.state();
             let (edits, answer) = decide(&state)?;
             if edits.is_empty() {
                 return Ok(answer);
             }
-            if self.commit(&state, edits).await? {
-                return Ok(answer);
+            let done = self.commit(&state, edits).await?;
+            let news = |seen: &u64| {
+                if done.succeeded {
+                    *seen >= done.revision
+                } else {
+                    *seen > known
+                }
+            };
+            let echo = tokio::time::timeout(ECHO, seen.wait_for(news)).await;
+            if done.succeeded {
+                return match echo {
+                    Ok(Ok(_)) => Ok(answer),
+                    Ok(Err(_)) | Err(_) => Err(Fault::Unseen),
+                };
             }
-            self.reload().await?;
         }
         Err(Fault::Contended)
     }
 
-    async fn commit(&self, state: &State, edits: Vec<Edit>) -> Result<bool, Fault> {
+    async fn commit(&self, state: &State, edits: Vec<Edit>) -> Result<Committed, Fault> {
         if edits.len() > MAX_EDITS {
             return Err(Fault::Invalid(format!(
                 "one call changes at most {MAX_EDITS} objects"
             )));
         }
         let head = state.snapshot.version.revision.saturating_add(1);
-        let mut next = state.clone();
         let mut txn = Txn {
             compares: vec![Compare::ModRevision(
                 Key::Head.to_string(),
@@ -174,181 +190,71 @@ impl ConfigStore {
         };
         let mut changes = Vec::with_capacity(edits.len());
         for edit in edits {
-            changes.push(self.stage(&mut next, &mut txn, edit)?);
+            changes.push(self.stage(state, &mut txn, edit)?);
         }
-        let version = Version {
-            generation: self.generation,
-            revision: head,
-        };
-        changes
-            .iter()
-            .cloned()
-            .for_each(|change| next.content.apply(change));
-        let snapshot = state
-            .snapshot
-            .advance(version, &next.content, &changes, &state.content)
-            .map_err(Fault::Rejected)?;
-        next.snapshot = Arc::new(snapshot);
+        check(state, head, &changes)?;
         txn.then.push(Op::Put(
             Key::Head.to_string(),
             Counter { value: head }.encode_to_vec(),
         ));
-        let written: Vec<ResourceName> = changes.iter().filter_map(name_of).collect();
-        let done = self.store.txn(txn).await?;
-        if done.succeeded {
-            next.head_revision = done.revision;
-            for name in written {
-                if let Some(record) = next.records.get_mut(&name) {
-                    record.mod_revision = done.revision;
-                }
-            }
-            self.publish(next, Some((state.snapshot.version, changes)));
-        }
-        Ok(done.succeeded)
+        let done = self.shared.store.txn(txn).await?;
+        Ok(Committed {
+            revision: done.revision,
+            succeeded: done.succeeded,
+        })
     }
 
-    /// Adds one edit to the transaction and to the next state.
-    fn stage(&self, next: &mut State, txn: &mut Txn, edit: Edit) -> Result<Change, Fault> {
-        let stored = match edit {
-            Edit::Put(stored) => stored,
-            Edit::Delete(name) => {
-                let old = next
-                    .records
-                    .remove(&name)
-                    .map_or(0, |record| record.mod_revision);
-                let key = Key::Config(name.clone()).to_string();
-                txn.compares.push(Compare::ModRevision(key.clone(), old));
-                txn.then.push(Op::Delete(key));
-                return Ok(Change::Remove(name));
+    /// Adds one edit to the transaction.
+    fn stage(&self, state: &State, txn: &mut Txn, edit: Edit) -> Result<Change, Fault> {
+        let (name, put) = match edit {
+            Edit::Delete(name) => (name, None),
+            Edit::Put(stored) => {
+                let resource = stored
+                    .resource
+                    .clone()
+                    .ok_or_else(|| Fault::Defect("an object without content".to_owned()))?;
+                let name = ResourceName::of(&resource)
+                    .ok_or_else(|| Fault::Defect("an object without a kind".to_owned()))?;
+                (name, Some((stored, resource)))
             }
         };
-        let resource = stored
-            .resource
-            .clone()
-            .ok_or_else(|| Fault::Defect("an object without content".to_owned()))?;
-        let name = ResourceName::of(&resource)
-            .ok_or_else(|| Fault::Defect("an object without a kind".to_owned()))?;
         let key = Key::Config(name.clone()).to_string();
+        let good = Key::Good(name.clone()).to_string();
+        let written = state.mod_revision(&name);
+        txn.compares
+            .push(Compare::ModRevision(key.clone(), written));
+        let Some((stored, resource)) = put else {
+            txn.then.extend([Op::Delete(key), Op::Delete(good)]);
+            return Ok(Change::Remove(name));
+        };
         let sealed = StoredResource {
-            resource: Some(self.sealed(&key, &resource)?),
+            resource: Some(self.shared.sealing.sealed(&*self.random, &key, &resource)?),
             ..stored
         };
-        let old = next
-            .records
-            .get(&name)
-            .map_or(0, |record| record.mod_revision);
-        txn.compares.push(Compare::ModRevision(key.clone(), old));
-        txn.then.push(Op::Put(key, sealed.encode_to_vec()));
-        next.records.insert(
-            name,
-            Record {
-                stored: sealed,
-                mod_revision: old,
-            },
-        );
+        let value = sealed.encode_to_vec();
+        txn.then
+            .extend([Op::Put(key, value.clone()), Op::Put(good, value)]);
         Ok(Change::Upsert(Arc::new(resource)))
     }
-
-    /// Reads everything anew and publishes it.
-    async fn reload(&self) -> Result<(), Fault> {
-        let page = self
-            .store
-            .range(Range::prefix(keyspace::CONFIG_PREFIX))
-            .await?;
-        let (mut records, mut content, mut head, mut head_revision) =
-            (BTreeMap::new(), Content::default(), 0, 0);
-        for entry in page.entries {
-            match Key::parse(&entry.key) {
-                Some(Key::Head) => {
-                    head = keyspace::decode::<Counter>(&entry.key, &entry.value)?.value;
-                    head_revision = entry.mod_revision;
-                }
-                Some(Key::Config(name)) => {
-                    let stored: StoredResource = keyspace::decode(&entry.key, &entry.value)?;
-                    let resource = stored.resource.clone().unwrap_or_default();
-                    content.upsert(Arc::new(self.opened(&entry.key, resource)?));
-                    records.insert(
-                        name,
-                        Record {
-                            stored,
-                            mod_revision: entry.mod_revision,
-                        },
-                    );
-                }
-                _ => tracing::warn!(
-                    key = entry.key,
-                    "the store holds a key that this version does not know"
-                ),
-            }
-        }
-        let version = Version {
-            generation: self.generation,
-            revision: head,
-        };
-        let snapshot = Arc::new(Snapshot::compile(version, &content).map_err(Fault::Rejected)?);
-        self.publish(
-            State {
-                records,
-                content,
-                snapshot,
-                head_revision,
-            },
-            None,
-        );
-        Ok(())
-    }
-
-    fn publish(&self, state: State, step: Option<(Version, Vec<Change>)>) {
-        let published = Published::new(state.snapshot.version, state.content.clone(), step);
-        self.state.store(Arc::new(state));
-        self.published.send_replace(Arc::new(published));
-    }
-
-    fn sealed(&self, key: &str, resource: &Resource) -> Result<Resource, Fault> {
-        map_secret(resource.clone(), |secret| {
-            seal(
-                &self.kek,
-                random_bytes(&*self.random),
-                &self.place(key),
-                secret,
-            )
-            .map_err(|error| Fault::Defect(error.to_string()))
-        })
-    }
-
-    fn opened(&self, key: &str, resource: Resource) -> Result<Resource, Fault> {
-        map_secret(resource, |sealed| {
-            let plain = open(&self.kek, &self.place(key), sealed)
-                .map_err(|error| Fault::Defect(format!("`{key}`: {error}")))?;
-            Ok(plain.to_vec())
-        })
-    }
-
-    /// Where a secret stands: a ciphertext that is moved does not open.
-    fn place(&self, key: &str) -> Vec<u8> {
-        [key.as_bytes(), &[0], &self.generation.to_le_bytes()].concat()
-    }
 }
 
-/// Replaces the secret of an upstream key; other resources have none.
-pub(crate) fn map_secret<E>(
-    resource: Resource,
-    map: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
-) -> Result<Resource, E> {
-    match resource.kind {
-        Some(Kind::UpstreamKey(key)) => {
-            let secret = map(&key.secret)?;
-            Ok(Resource {
-                kind: Some(Kind::UpstreamKey(UpstreamKey { secret, ..key })),
-            })
-        }
-        other => Ok(Resource { kind: other }),
-    }
+/// Refuses changes that do not fit to what is in force.
+fn check(state: &State, revision: u64, changes: &[Change]) -> Result<(), Fault> {
+    let mut content: Content = state.content.clone();
+    changes
+        .iter()
+        .cloned()
+        .for_each(|change| content.apply(change));
+    let version = Version {
+        revision,
+        ..state.snapshot.version
+    };
+    state
+        .snapshot
+        .advance(version, &content, changes, &state.content)
+        .map(|_| ())
+        .map_err(Fault::Rejected)
 }
 
-fn name_of(change: &Change) -> Option<ResourceName> {
-    match change {
-        Change::Upsert(resource) => ResourceName::of(resource),
-        Change::Remove(name) => Some(name.clone()),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,18 @@
 //! The side of ProxyXAI that owns state: the store, the admin API, the publisher of configuration, the books of usage.
 
 pub mod admin;
+mod admission;
 pub mod app;
 mod auth;
 mod bootstrap;
 mod config_service;
 mod config_store;
+pub mod freshness;
+mod nodes;
 mod publish;
 mod rollup;
 mod status;
 pub mod store;
+mod stream;
 mod usage_query;
 mod usage_service;

@@ -29,6 +29,9 @@ pub enum Key {
     Head,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
     Config(ResourceName),
+    /// `cfg/good/<kind>/<id>` → `StoredResource`: what was last in force of an object; stands in when its row does not fit. Written and
+    /// deleted with it. It stands below the prefix of the config, so that one watch tells of both in one order.
+    Good(ResourceName),
     /// `usage/mark/<node>/<epoch>` → `Counter`: the last batch that is in the rollups. For ever.
     Mark {
         /// Id of the node.
@@ -57,6 +60,8 @@ pub struct Bucket {
 
 /// Prefix of all config.
 pub const CONFIG_PREFIX: &str = "cfg/";
+/// Prefix of what was last in force.
+const GOOD_PREFIX: &str = "cfg/good/";
 /// Prefix of all rows by hour.
 pub const HOUR_PREFIX: &str = "usage/hour/";
 /// Prefix of all rows by day.
@@ -82,6 +87,7 @@ impl fmt::Display for Key {
             Self::FirstKey => f.write_str("meta/first-key"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
+            Self::Good(name) => write!(f, "{GOOD_PREFIX}{}/{}", name.kind.as_str(), name.id),
             Self::Mark { node, epoch } => write!(f, "usage/mark/{node}/{epoch}"),
             Self::Hour(bucket) => write!(f, "{HOUR_PREFIX}{bucket}"),
             Self::Day(bucket) => write!(f, "{DAY_PREFIX}{bucket}"),
@@ -127,13 +133,18 @@ impl Key {
         if let Some(rest) = text.strip_prefix(DAY_PREFIX) {
             return Bucket::parse(rest).map(Self::Day);
         }
-        let (kind, id) = text.strip_prefix(CONFIG_PREFIX)?.split_once('/')?;
-        let kind = KINDS.into_iter().find(|k| k.as_str() == kind)?;
-        Some(Self::Config(ResourceName {
-            kind,
-            id: id.to_owned(),
-        }))
+        if let Some(rest) = text.strip_prefix(GOOD_PREFIX) {
+            return resource_name(rest).map(Self::Good);
+        }
+        resource_name(text.strip_prefix(CONFIG_PREFIX)?).map(Self::Config)
     }
+}
+
+fn resource_name(text: &str) -> Option<ResourceName> {
+    let (kind, id) = text.split_once('/')?;
+    let kind = KINDS.into_iter().find(|k| k.as_str() == kind)?;
+    let id = id.to_owned();
+    Some(ResourceName { kind, id })
 }
 
 impl Bucket {
@@ -205,6 +216,8 @@ mod tests {
             ]),
             (prop::sample::select(KINDS.to_vec()), part())
                 .prop_map(|(kind, id)| Key::Config(ResourceName { kind, id })),
+            (prop::sample::select(KINDS.to_vec()), part())
+                .prop_map(|(kind, id)| Key::Good(ResourceName { kind, id })),
             (part(), any::<u64>()).prop_map(|(node, epoch)| Key::Mark { node, epoch }),
             bucket().prop_map(Key::Hour),
             bucket().prop_map(Key::Day),
