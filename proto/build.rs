@@ -4,12 +4,14 @@ use std::{env, fs, io, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 7] = [
     "proxyxai/config/v1/resource.proto",
     "proxyxai/config/v1/config.proto",
     "proxyxai/usage/v1/usage.proto",
     "proxyxai/admin/v1/admin.proto",
+    "proxyxai/admin/v1/node.proto",
     "proxyxai/store/v1/stored.proto",
+    "proxyxai/store/v1/roster.proto",
 ];
 
 fn main() -> io::Result<()> {

@@ -20,7 +20,8 @@ use proxyxai_core::{
 use proxyxai_proto::{
     admin::v1::{
         account_service_server::AccountServiceServer, key_service_server::KeyServiceServer,
-        provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
+        node_service_server::NodeServiceServer, provider_service_server::ProviderServiceServer,
+        route_service_server::RouteServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
@@ -43,8 +44,10 @@ use crate::{
     config_service::{ConfigServer, ConfigServiceServer},
     config_store::ConfigStore,
     freshness::{Always, Freshness},
+    node_service::NodeServer,
     nodes::Nodes,
     publish::{Publisher, ViewKey},
+    roster::Roster,
     status::Fault,
     store::{
         Compare, Op, Store, StoreError, Txn,
@@ -77,6 +80,8 @@ pub struct Settings {
     pub debounce: Duration,
     /// Streams of nodes that may begin in a second.
     pub streams_per_second: u32,
+    /// Whether other control planes may use the same store: then they ask each other for their nodes.
+    pub shared_store: bool,
     /// Between folds of old rows of usage.
     pub fold_interval: Duration,
 }
@@ -87,6 +92,7 @@ impl Default for Settings {
             bookmark_interval: Duration::from_secs(2),
             debounce: Duration::from_millis(100),
             streams_per_second: 50,
+            shared_store: false,
             fold_interval: Duration::from_secs(3600),
         }
     }
@@ -154,6 +160,7 @@ pub struct ControlPlane {
     pepper: Pepper,
     config_server: Arc<ConfigServer>,
     nodes: Arc<Nodes>,
+    roster: Arc<Roster>,
     stopping: CancellationToken,
 }
 
@@ -194,6 +201,15 @@ pub async fn build_with(
     let config = Arc::new(config);
     let nodes = Arc::new(Nodes::new(Arc::clone(&clock), settings.bookmark_interval));
     let stopping = CancellationToken::new();
+    let roster = Arc::new(Roster::new(
+        Arc::clone(&store),
+        Arc::clone(&clock),
+        Arc::clone(&random),
+        Arc::clone(&config),
+        Arc::clone(&nodes),
+        settings.shared_store,
+    ));
+    tokio::spawn(Arc::clone(&roster).run(stopping.clone()));
     let config_server = ConfigServer {
         config: Arc::clone(&config),
         clock: Arc::clone(&clock),
@@ -203,6 +219,7 @@ pub async fn build_with(
         bookmark_interval: settings.bookmark_interval,
         debounce: settings.debounce,
         nodes: Arc::clone(&nodes),
+        roster: Arc::clone(&roster),
         admission: Admission::new(settings.streams_per_second),
         drained: AtomicU32::new(0),
         stopping: stopping.clone(),
@@ -225,6 +242,7 @@ pub async fn build_with(
         pepper: deployment.pepper,
         config_server: Arc::new(config_server),
         nodes,
+        roster,
         stopping,
     })
 }
@@ -330,6 +348,10 @@ impl ControlPlane {
                 pepper: self.pepper.clone(),
             }))
             .add_service(RouteServiceServer::new(RouteServer { config: config() }))
+            .add_service(NodeServiceServer::new(NodeServer {
+                config: config(),
+                roster: Arc::clone(&self.roster),
+            }))
             .add_service(UsageQueryServiceServer::new(UsageQueryServer {
                 config: config(),
                 store: Arc::clone(&self.store),

@@ -37,6 +37,7 @@ use crate::{
     freshness::Freshness,
     nodes::{Arrival, Nodes, same},
     publish::View,
+    roster::Roster,
     stream::{
         codec::{Frame, FrameCodec},
         session::{Ended, Session, drain},
@@ -63,6 +64,7 @@ pub(crate) struct ConfigServer {
     pub(crate) bookmark_interval: Duration,
     pub(crate) debounce: Duration,
     pub(crate) nodes: Arc<Nodes>,
+    pub(crate) roster: Arc<Roster>,
     pub(crate) admission: Admission,
     pub(crate) drained: AtomicU32,
     pub(crate) stopping: CancellationToken,
@@ -85,6 +87,7 @@ impl ConfigServer {
             }
         };
         let schema = agree(hello.schema_min, hello.schema_max)?;
+        self.roster.register(&hello.node_id).await;
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (mut session, greeting) = self.session(hello, schema, sender.clone());
         let server = Arc::clone(&self);

@@ -35,7 +35,7 @@ use crate::{
 };
 
 pub(crate) use sealing::map_secret;
-pub(crate) use state::{State, Withheld};
+pub(crate) use state::State;
 
 use follow::Follower;
 use sealing::Sealing;
