@@ -19,7 +19,7 @@ pub(crate) struct Admission {
 
 #[derive(Default)]
 struct State {
-    /// When the next token is there, if all that was saved up is used.
+    /// Up to where tokens were taken, on a clock that is ahead by the burst.
     free: Duration,
     /// When the last one who was refused may come back.
     promised: Duration,
@@ -44,9 +44,9 @@ impl Admission {
     /// How long to wait before the next try.
     pub(crate) fn enter(&self, now: Duration) -> Result<(), Duration> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let earliest = now.saturating_sub(self.burst);
-        let next = state.free.max(earliest).saturating_add(self.per_stream);
-        if next <= now.max(self.per_stream) {
+        // What was saved up reaches back as far as the burst; here time begins that much later, so that there is a before.
+        let next = state.free.max(now).saturating_add(self.per_stream);
+        if next <= now.saturating_add(self.burst) {
             state.free = next;
             return Ok(());
         }
@@ -90,7 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn the_first_stream_of_a_process_is_let_in() {
-        assert_eq!(Admission::new(50).enter(Duration::ZERO), Ok(()));
+    fn the_first_streams_of_a_process_are_let_in() {
+        let admission = Admission::new(50);
+        let admitted = (0..99).filter(|_| admission.enter(Duration::ZERO).is_ok());
+        assert_eq!(admitted.count(), 50);
     }
 }

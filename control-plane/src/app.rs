@@ -1,5 +1,7 @@
 //! Puts a control plane together: build → serve → stop. Everything that touches the world is handed in.
 
+mod first_key;
+
 use std::{
     fmt::Write as _,
     io,
@@ -7,15 +9,10 @@ use std::{
     time::Duration,
 };
 
-use prost::Message as _;
 use proxyxai_core::{
-    account::{
-        key::{GeneratedKey, Pepper, base62},
-        tree::ROOT,
-    },
+    account::key::{Pepper, base62},
     ports::{Clock, Random, random_bytes},
     secret::{SecretString, seal::SealKey},
-    snapshot::ResourceKind,
 };
 use proxyxai_proto::{
     admin::v1::{
@@ -25,7 +22,6 @@ use proxyxai_proto::{
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
-    store::v1::Text,
     usage::v1::usage_service_server::UsageServiceServer,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -40,6 +36,7 @@ use crate::{
     },
     admission::Admission,
     auth::{Credentials, Guard},
+    books::Books,
     bootstrap,
     config_service::{ConfigServer, ConfigServiceServer},
     config_store::ConfigStore,
@@ -50,12 +47,14 @@ use crate::{
     roster::Roster,
     status::Fault,
     store::{
-        Compare, Op, Store, StoreError, Txn,
+        Store, StoreError,
         keyspace::{self, Key},
     },
     usage_query::UsageQueryServer,
-    usage_service::{Books, UsageServer},
+    usage_service::UsageServer,
 };
+
+pub use first_key::FirstKey;
 
 /// What a control plane is given to touch the world with.
 pub struct Ports {
@@ -132,20 +131,6 @@ impl From<Fault> for StartError {
     fn from(fault: Fault) -> Self {
         Self::Failed(fault.to_string())
     }
-}
-
-/// What became of the first virtual key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FirstKey {
-    /// It was made of the key given.
-    Created,
-    /// It was made before and exists.
-    Exists {
-        /// Its id.
-        id: String,
-    },
-    /// It was made before and deleted since.
-    Gone,
 }
 
 /// A control plane that is ready to serve.
@@ -256,47 +241,6 @@ impl ControlPlane {
     /// What the node of this process shows; made anew at every start.
     pub fn node_credential(&self) -> SecretString {
         self.node_credential.clone()
-    }
-
-    /// Makes the first virtual key of the deployment from `key`, unless one was ever made.
-    ///
-    /// # Errors
-    /// When the store fails.
-    pub async fn adopt_first_key(&self, key: &GeneratedKey) -> Result<FirstKey, StartError> {
-        let mark = Key::FirstKey.to_string();
-        let claim = Txn {
-            compares: vec![Compare::absent(mark.clone())],
-            then: vec![Op::Put(
-                mark.clone(),
-                Text {
-                    value: key.id.clone(),
-                }
-                .encode_to_vec(),
-            )],
-        };
-        if self.store.txn(claim).await.map_err(Fault::from)?.succeeded {
-            crate::admin::keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
-            return Ok(FirstKey::Created);
-        }
-        let entry = self.store.get(&mark).await.map_err(Fault::from)?;
-        let text: Text = entry
-            .map(|e| keyspace::decode(&mark, &e.value).map_err(Fault::from))
-            .transpose()?
-            .unwrap_or_default();
-        if self
-            .config
-            .state()
-            .get(ResourceKind::VirtualKey, &text.value)
-            .is_some()
-        {
-            return Ok(FirstKey::Exists { id: text.value });
-        }
-        // A crash may have come between the claim and the key: the claimed key, if this is it, is made now.
-        if text.value == key.id {
-            crate::admin::keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
-            return Ok(FirstKey::Created);
-        }
-        Ok(FirstKey::Gone)
     }
 
     /// Serves all services on connections that come in, until `shutdown`. May be called for several sources at once.

@@ -74,7 +74,8 @@ impl Credentials {
             .get(http::header::AUTHORIZATION)?
             .to_str()
             .ok()?
-            .strip_prefix("Bearer ")?;
+            .strip_prefix("Bearer ")
+            .filter(|given| !given.is_empty())?;
         let is = |secret: &SecretString| {
             bool::from(secret.expose_secret().as_bytes().ct_eq(given.as_bytes()))
         };
@@ -178,6 +179,17 @@ mod tests {
             }
         }
         assert_eq!(services, 9);
+    }
+
+    #[test]
+    fn an_empty_credential_is_nobody_s() {
+        let empty = Credentials {
+            admin: "".into(),
+            node: "".into(),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "Bearer ".parse().unwrap());
+        assert_eq!(empty.role(&headers), None);
     }
 
     #[test]

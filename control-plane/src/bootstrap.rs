@@ -64,7 +64,7 @@ pub(crate) async fn deployment(
         .await?
         .ok_or(StartError::Incomplete)?;
     let pepper = open(kek, &pepper_place(), &sealed.value)
-        .map_err(|error| Fault::Defect(error.to_string()))?;
+        .map_err(|error| Fault::sealed(&Key::Pepper.to_string(), &error))?;
     let pepper: [u8; 32] = pepper
         .as_slice()
         .try_into()

@@ -4,6 +4,7 @@ pub mod admin;
 mod admission;
 pub mod app;
 mod auth;
+mod books;
 mod bootstrap;
 mod config_service;
 mod config_store;

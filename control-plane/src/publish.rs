@@ -27,6 +27,8 @@ use log::{Log, Point as At};
 
 /// Changes that a delta holds at most; with more a node is sent everything.
 const MAX_DELTA: usize = 20_000;
+/// Largest delta, encoded; what is larger goes to nodes as a snapshot, in chunks.
+const DELTA_BYTES: usize = 1 << 20;
 
 /// What a node is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,6 +186,9 @@ impl Publisher {
             return Ok(None);
         }
         let encoded = encode_delta(from.0, to.point, &changes, view, &self.key)?;
+        if encoded.len() > DELTA_BYTES {
+            return Ok(None);
+        }
         if self.latest.borrow().point == to.point {
             lock(&self.deltas).insert(key, encoded.clone());
         }

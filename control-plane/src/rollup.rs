@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use proxyxai_core::dialect::intent::MAX_MODEL_LEN;
 use proxyxai_proto::{
     store::v1::Rollup,
     usage::v1::{Outcome, Tokens, UsageEvent},
@@ -16,6 +17,10 @@ pub(crate) const HOUR_MS: i64 = 3_600_000;
 pub(crate) const HOURS_KEPT: u64 = 48;
 /// Rows by day are kept this long.
 pub(crate) const DAYS_KEPT: u64 = 62;
+/// Models of one account and key that have rows of their own in an hour or day. Clients choose the names, so there must be an end.
+pub(crate) const MODELS_KEPT: usize = 100;
+/// The row of all further ones. No client can ask for it by accident: models do not begin with a bracket.
+pub(crate) const OTHER_MODELS: &str = "(other models)";
 
 /// The row of each event, and what the batch adds to it. An event whose node's clock is off by more than the rows are kept, or lies in
 /// the future, is booked to the present hour: it is never lost, and never in a row that is already gone.
@@ -29,7 +34,7 @@ pub(crate) fn sum_up(events: &[UsageEvent], now_ms: i64) -> BTreeMap<Bucket, Rol
             slot: if plausible { hour } else { now },
             account: clean(&event.account_id),
             key: clean(&event.key_id),
-            model: event.model.clone(),
+            model: model_of(event),
         };
         add(rows.entry(bucket).or_default(), &of_event(event));
     }
@@ -105,6 +110,13 @@ fn add_tokens(into: &mut Tokens, more: &Tokens) {
     ] {
         *sum = sum.saturating_add(part);
     }
+}
+
+/// A model as part of a key: nodes refuse longer names at their door.
+fn model_of(event: &UsageEvent) -> String {
+    let mut model = event.model.clone();
+    model.truncate(model.floor_char_boundary(MAX_MODEL_LEN));
+    model
 }
 
 /// An id as part of a key: nodes send only ids of this gateway, which have no `/`.

@@ -21,7 +21,7 @@ use proxyxai_core::{
 };
 use proxyxai_proto::{
     admin::v1::{NodeState, NodeView},
-    store::v1::{Counter, StoredNode},
+    store::v1::{Counter, RosterRow},
 };
 use tokio::time::{sleep, timeout};
 
@@ -32,7 +32,7 @@ use crate::{
     status::Fault,
     store::{
         Compare, Op, Range, Store, StoreError, Txn,
-        keyspace::{self, Key, NODE_PREFIX},
+        keyspace::{self, Key, ROSTER_PREFIX},
     },
 };
 
@@ -97,8 +97,8 @@ impl Roster {
         ) {
             return;
         }
-        let key = Key::Node(node.to_owned()).to_string();
-        let stored = StoredNode {
+        let key = Key::Roster(node.to_owned()).to_string();
+        let stored = RosterRow {
             first_seen_unix_ms: self.clock.unix_ms(),
         };
         let txn = Txn {
@@ -122,7 +122,7 @@ impl Roster {
     pub(crate) async fn remove(&self, node: &str) -> Result<(), Fault> {
         let census = self.census(None, Duration::ZERO).await?;
         let connected = census.nodes.iter().any(|n| n.id == node && n.connected);
-        let key = Key::Node(node.to_owned()).to_string();
+        let key = Key::Roster(node.to_owned()).to_string();
         let stands = self.store.get(&key).await?.is_some();
         match self.nodes.forget(node) {
             Forgotten::Connected => return Err(has_stream(node)),
@@ -170,11 +170,15 @@ impl Roster {
         } else {
             (self.local(version, within).await, Vec::new())
         };
-        let entries = self.store.range(Range::prefix(NODE_PREFIX)).await?.entries;
+        let entries = self
+            .store
+            .range(Range::prefix(ROSTER_PREFIX))
+            .await?
+            .entries;
         let registered: BTreeSet<String> = entries
             .iter()
             .filter_map(|entry| match Key::parse(&entry.key) {
-                Some(Key::Node(id)) => Some(id),
+                Some(Key::Roster(id)) => Some(id),
                 _ => None,
             })
             .collect();

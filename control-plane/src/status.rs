@@ -1,6 +1,6 @@
 //! Errors of the control plane as gRPC codes: one table, so that the same fault always looks the same.
 
-use proxyxai_core::snapshot::Rejection;
+use proxyxai_core::{secret::seal::SealError, snapshot::Rejection};
 use tonic::{Code, Status};
 
 use crate::store::StoreError;
@@ -44,6 +44,9 @@ pub(crate) enum Fault {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What the store holds was changed by something else than this program.
+    #[error("{0}")]
+    Damaged(String),
     /// Something that must hold does not.
     #[error("{0}; this is a defect of the control plane")]
     Defect(String),
@@ -58,6 +61,7 @@ impl From<Fault> for Status {
             Fault::Precondition(_) => Code::FailedPrecondition,
             Fault::Contended => Code::Aborted,
             Fault::Unseen => Code::DeadlineExceeded,
+            Fault::Damaged(_) => Code::DataLoss,
             Fault::Store(StoreError::TooLarge { .. }) => Code::ResourceExhausted,
             Fault::Store(StoreError::Failed { .. } | StoreError::Closed) => Code::Unavailable,
             Fault::Store(StoreError::Twice(_) | StoreError::Compacted) | Fault::Defect(_) => {
@@ -70,6 +74,15 @@ impl From<Fault> for Status {
 
 impl From<crate::store::keyspace::DamagedValue> for Fault {
     fn from(damage: crate::store::keyspace::DamagedValue) -> Self {
-        Self::Defect(damage.to_string())
+        Self::Damaged(damage.to_string())
+    }
+}
+
+impl Fault {
+    /// A secret at `key` of the store does not open.
+    pub(crate) fn sealed(key: &str, error: &SealError) -> Self {
+        Self::Damaged(format!(
+            "the secret at `{key}` in the store cannot be opened: {error}; restore the store from a backup"
+        ))
     }
 }

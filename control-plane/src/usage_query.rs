@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use proxyxai_core::snapshot::ResourceKind;
+use proxyxai_core::{account::tree::ROOT, snapshot::ResourceKind};
 use proxyxai_proto::{
     admin::v1::{
         QueryUsageRequest, QueryUsageResponse, UsageGroup, UsageRow,
@@ -20,7 +20,7 @@ use crate::{
     status::Fault,
     store::{
         Range, Store,
-        keyspace::{self, Bucket, DAY_PREFIX, HOUR_PREFIX, Key},
+        keyspace::{self, Bucket, Key, USAGE_PREFIX},
     },
 };
 
@@ -70,11 +70,8 @@ impl UsageQueryServer {
         query: &QueryUsageRequest,
     ) -> Result<Vec<(Bucket, Rollup)>, Fault> {
         let accounts = &state.snapshot.accounts;
-        let under = if query.under.is_empty() {
-            None
-        } else {
-            Some(find_account(state, &query.under)?)
-        };
+        // Everything is under the root account, also what accounts used that are deleted now.
+        let under = Some(find_account(state, &query.under)?).filter(|at| accounts.id(*at) != ROOT);
         let wanted = |bucket: &Bucket| {
             let inside = under.is_none_or(|under| {
                 accounts
@@ -86,18 +83,19 @@ impl UsageQueryServer {
                 && (query.model.is_empty() || query.model == bucket.model)
         };
         let mut found = Vec::new();
-        for (prefix, hours) in [(DAY_PREFIX, 24), (HOUR_PREFIX, 1)] {
-            for entry in self.store.range(Range::prefix(prefix)).await?.entries {
-                let Some(Key::Hour(bucket) | Key::Day(bucket)) = Key::parse(&entry.key) else {
-                    continue;
-                };
-                let row: Rollup = keyspace::decode(&entry.key, &entry.value)?;
-                if within(query, bucket.slot, hours)
-                    && wanted(&bucket)
-                    && (!query.unpriced_only || row.unpriced > 0)
-                {
-                    found.push((bucket, row));
-                }
+        // Hours and days are read at one revision: between two reads hours could become days, and count twice or not at all.
+        for entry in self.store.range(Range::prefix(USAGE_PREFIX)).await?.entries {
+            let (bucket, hours) = match Key::parse(&entry.key) {
+                Some(Key::Hour(bucket)) => (bucket, 1),
+                Some(Key::Day(bucket)) => (bucket, 24),
+                _ => continue,
+            };
+            let row: Rollup = keyspace::decode(&entry.key, &entry.value)?;
+            if within(query, bucket.slot, hours)
+                && wanted(&bucket)
+                && (!query.unpriced_only || row.unpriced > 0)
+            {
+                found.push((bucket, row));
             }
         }
         Ok(found)

@@ -1,18 +1,10 @@
 //! Takes usage from nodes: a batch is acknowledged when one transaction has written its watermark and its rows.
-//!
-//! Invariants: a batch changes the rows exactly once, however often and in whatever order it comes (as law 4 will ask of money); an
-//! acknowledgement means durable.
 
 use std::{pin::Pin, sync::Arc};
 
-use prost::Message as _;
-use proxyxai_core::ports::Clock;
-use proxyxai_proto::{
-    store::v1::{Counter, Rollup},
-    usage::v1::{
-        Register, Registered, ReportRequest, ReportResponse, UsageAck, UsageBatch, UsageGap,
-        report_request, report_response::Message, usage_service_server::UsageService,
-    },
+use proxyxai_proto::usage::v1::{
+    Register, Registered, ReportRequest, ReportResponse, UsageAck, UsageGap, report_request,
+    report_response::Message, usage_service_server::UsageService,
 };
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
@@ -20,147 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
-    rollup,
+    books::{Applied, Books},
     status::Fault,
-    store::{
-        Compare, Entry, MAX_OPS, Op, Range, Store, Txn,
-        keyspace::{self, DAY_PREFIX, HOUR_PREFIX, Key},
-    },
 };
-
-const TRIES: usize = 16;
-
-/// The books of usage.
-pub(crate) struct Books {
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
-/// What became of a batch.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Applied {
-    /// Everything up to this batch is durable.
-    Through(u64),
-    /// This one is missing.
-    Expected(u64),
-}
-
-impl Books {
-    /// The last batch of an epoch that is durable.
-    pub(crate) async fn applied_through(&self, node: &str, epoch: u64) -> Result<u64, Fault> {
-        Ok(self.mark(node, epoch).await?.1)
-    }
-
-    /// Books a batch, once.
-    pub(crate) async fn apply(&self, batch: &UsageBatch) -> Result<Applied, Fault> {
-        let rows = rollup::sum_up(&batch.events, self.clock.unix_ms());
-        if rows.len() >= MAX_OPS {
-            return Err(Fault::Invalid(format!(
-                "a batch touches at most {} rows; this one has {}",
-                MAX_OPS - 1,
-                rows.len()
-            )));
-        }
-        for _ in 0..TRIES {
-            let (entry, through) = self.mark(&batch.node_id, batch.epoch).await?;
-            if batch.sequence <= through {
-                return Ok(Applied::Through(through));
-            }
-            if batch.sequence != through.saturating_add(1) {
-                return Ok(Applied::Expected(through.saturating_add(1)));
-            }
-            let key = mark_key(&batch.node_id, batch.epoch);
-            let mut txn = Txn {
-                compares: vec![Compare::unchanged(key.clone(), entry.as_ref())],
-                then: vec![Op::Put(
-                    key,
-                    Counter {
-                        value: batch.sequence,
-                    }
-                    .encode_to_vec(),
-                )],
-            };
-            for (bucket, more) in &rows {
-                self.add_row(&mut txn, Key::Hour(bucket.clone()).to_string(), more)
-                    .await?;
-            }
-            if self.store.txn(txn).await?.succeeded {
-                return Ok(Applied::Through(batch.sequence));
-            }
-        }
-        Err(Fault::Contended)
-    }
-
-    /// Folds rows by hour that are old into days, and drops days that are older still. Each fold is one transaction: a row is in the
-    /// hour or in the day, never in both or in none.
-    pub(crate) async fn fold(&self) -> Result<(), Fault> {
-        let now = rollup::hour_of(self.clock.unix_ms());
-        let oldest_hour = now.saturating_sub(rollup::HOURS_KEPT.saturating_add(1));
-        for entry in self.store.range(Range::prefix(HOUR_PREFIX)).await?.entries {
-            let Some(Key::Hour(mut bucket)) = Key::parse(&entry.key) else {
-                continue;
-            };
-            if bucket.slot > oldest_hour {
-                break;
-            }
-            bucket.slot /= 24;
-            let mut txn = Txn {
-                compares: vec![Compare::unchanged(entry.key.clone(), Some(&entry))],
-                then: vec![Op::Delete(entry.key.clone())],
-            };
-            let row: Rollup = keyspace::decode(&entry.key, &entry.value)?;
-            self.add_row(&mut txn, Key::Day(bucket).to_string(), &row)
-                .await?;
-            self.store.txn(txn).await?;
-        }
-        let oldest_day = (now / 24).saturating_sub(rollup::DAYS_KEPT);
-        for entry in self.store.range(Range::prefix(DAY_PREFIX)).await?.entries {
-            if matches!(Key::parse(&entry.key), Some(Key::Day(bucket)) if bucket.slot < oldest_day)
-            {
-                let compares = vec![Compare::unchanged(entry.key.clone(), Some(&entry))];
-                self.store
-                    .txn(Txn {
-                        compares,
-                        then: vec![Op::Delete(entry.key)],
-                    })
-                    .await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Adds to a row within a transaction that fails if the row changes meanwhile.
-    async fn add_row(&self, txn: &mut Txn, key: String, more: &Rollup) -> Result<(), Fault> {
-        let entry = self.store.get(&key).await?;
-        let mut row: Rollup = match &entry {
-            Some(entry) => keyspace::decode(&key, &entry.value)?,
-            None => Rollup::default(),
-        };
-        rollup::add(&mut row, more);
-        txn.compares
-            .push(Compare::unchanged(key.clone(), entry.as_ref()));
-        txn.then.push(Op::Put(key, row.encode_to_vec()));
-        Ok(())
-    }
-
-    async fn mark(&self, node: &str, epoch: u64) -> Result<(Option<Entry>, u64), Fault> {
-        let key = mark_key(node, epoch);
-        let entry = self.store.get(&key).await?;
-        let through = match &entry {
-            Some(entry) => keyspace::decode::<Counter>(&key, &entry.value)?.value,
-            None => 0,
-        };
-        Ok((entry, through))
-    }
-}
-
-fn mark_key(node: &str, epoch: u64) -> String {
-    Key::Mark {
-        node: node.to_owned(),
-        epoch,
-    }
-    .to_string()
-}
 
 pub(crate) struct UsageServer {
     pub(crate) books: Arc<Books>,

@@ -6,7 +6,9 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, header::CONTENT_TYPE, uri::PathAndQuery,
+};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use proxyxai_core::{
@@ -20,7 +22,7 @@ use proxyxai_core::{
     },
     snapshot::Provider,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::{
     config::Pinned,
@@ -29,6 +31,7 @@ use crate::{
     meter::{Facts, Meter},
     pool::{self, Lease},
     respond::Failure,
+    timers::within,
 };
 
 /// Largest error body that is read, kept or passed over.
@@ -42,12 +45,19 @@ pub(crate) struct Call {
     pub(crate) pinned: Arc<Pinned>,
     pub(crate) dialect: Dialect,
     pub(crate) method: Method,
-    pub(crate) path: String,
+    pub(crate) path: PathAndQuery,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// Whether the gateway asks for usage that the client did not ask for.
     pub(crate) hides_usage: bool,
     pub(crate) deadline: Instant,
+}
+
+impl Call {
+    /// Until the deadline.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
 }
 
 /// An answer that goes to the client.
@@ -127,7 +137,7 @@ pub(crate) async fn run(
             detail,
             kept,
         });
-        if Instant::now() >= call.deadline {
+        if call.time_left().is_zero() {
             break;
         }
     }
@@ -146,17 +156,14 @@ async fn send(
         AttemptEnd::ConnectFailed,
         "the request cannot be written".to_owned(),
     ))?;
-    let first_byte = Instant::now()
-        .checked_add(cx.settings.first_byte_timeout)
-        .unwrap_or(call.deadline)
-        .min(call.deadline);
+    let first_byte = cx.settings.first_byte_timeout.min(call.time_left());
     loop {
         let waiting = cx.pool.take(provider, cx.clock.monotonic());
         let mut lease = match waiting {
             Some(lease) => lease,
-            None => timeout_at(call.deadline, pool::connect(cx, provider))
+            None => within(&cx.timers, call.time_left(), pool::connect(cx, provider))
                 .await
-                .map_err(|_| {
+                .ok_or_else(|| {
                     (
                         AttemptEnd::ConnectFailed,
                         "connecting took too long".to_owned(),
@@ -174,13 +181,19 @@ async fn send(
             ));
         }
         meter.sent(true);
-        match timeout_at(first_byte, lease.sender.try_send_request(request)).await {
-            Err(_) => return Err((AttemptEnd::TimedOut, "no answer came in time".to_owned())),
-            Ok(Ok(response)) => {
+        match within(
+            &cx.timers,
+            first_byte,
+            lease.sender.try_send_request(request),
+        )
+        .await
+        {
+            None => return Err((AttemptEnd::TimedOut, "no answer came in time".to_owned())),
+            Some(Ok(response)) => {
                 meter.answered(response.status().as_u16());
                 return Ok((response, lease));
             }
-            Ok(Err(mut error)) => match error.take_message() {
+            Some(Err(mut error)) => match error.take_message() {
                 Some(unsent) => {
                     meter.sent(false);
                     if !lease.reused {
@@ -200,17 +213,16 @@ fn build(
     upstream: UpstreamKeyIndex,
 ) -> Option<Request<Full<Bytes>>> {
     let credential = call.pinned.credential(upstream)?;
-    let host = HeaderValue::from_str(provider.base.authority()).ok()?;
     let prefix = provider.base.path_prefix();
-    let uri: Uri = if prefix.is_empty() {
-        call.path.parse().ok()?
+    let uri = if prefix.is_empty() {
+        Uri::from(call.path.clone())
     } else {
         format!("{prefix}{}", call.path).parse().ok()?
     };
     let mut request = Request::new(Full::new(call.body.clone()));
     *request.method_mut() = call.method.clone();
     *request.uri_mut() = uri;
-    *request.headers_mut() = headers::upstream(&call.headers, provider.kind, credential, host);
+    *request.headers_mut() = headers::upstream(&call.headers, provider.kind, credential);
     Some(request)
 }
 
@@ -266,8 +278,8 @@ async fn weigh(
 async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed {
     let mut held = BytesMut::new();
     loop {
-        let frame = match timeout_at(call.deadline, coming.body.frame()).await {
-            Err(_) => {
+        let frame = match within(&cx.timers, call.time_left(), coming.body.frame()).await {
+            None => {
                 return lost(
                     cx,
                     coming.meter,
@@ -275,8 +287,8 @@ async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed
                     "no event came in time",
                 );
             }
-            Ok(None) => break,
-            Ok(Some(Err(_))) => {
+            Some(None) => break,
+            Some(Some(Err(_))) => {
                 return lost(
                     cx,
                     coming.meter,
@@ -284,7 +296,7 @@ async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed
                     "the stream broke off before its first event",
                 );
             }
-            Ok(Some(Ok(frame))) => frame,
+            Some(Some(Ok(frame))) => frame,
         };
         let Ok(data) = frame.into_data() else {
             continue;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use proxyxai_core::{
-    account::tree::{AccountIndex, ROOT},
+    account::{
+        rules,
+        tree::{AccountIndex, ROOT},
+    },
     snapshot::{ResourceKind, ResourceName},
 };
 use proxyxai_proto::{
@@ -53,6 +56,7 @@ impl AccountService for AccountServer {
         let created = self.config.clock.unix_ms();
         let edit = |state: &State| {
             let parent = find_account(state, &request.parent)?;
+            check_free(state, parent, &request.name)?;
             let account = Account {
                 id: id.clone(),
                 parent_id: state.snapshot.accounts.id(parent).to_owned(),
@@ -118,7 +122,10 @@ impl AccountService for AccountServer {
         let edit = |state: &State| {
             let (stored, mut account) = stored(state, &request.account)?;
             let id = account.id.clone();
-            if let Some(name) = &request.name {
+            if let Some(name) = request.name.as_ref().filter(|name| **name != account.name) {
+                if let Some(parent) = state.snapshot.accounts.get(&account.parent_id) {
+                    check_free(state, parent, name)?;
+                }
                 account.name.clone_from(name);
             }
             if let Some(suspended) = request.suspended {
@@ -188,6 +195,20 @@ impl AccountServer {
                 what: "account",
                 id: id.to_owned(),
             })
+    }
+}
+
+/// Whether a child of this name may be made: the name has the form of one, and no child has it.
+fn check_free(state: &State, parent: AccountIndex, name: &str) -> Result<(), Fault> {
+    rules::check_account_name(name).map_err(|error| Fault::Invalid(error.to_string()))?;
+    let accounts = &state.snapshot.accounts;
+    let path = format!("{}/{name}", accounts.path(parent));
+    match accounts.by_path(&path) {
+        None => Ok(()),
+        Some(_) => Err(Fault::Exists {
+            what: "account",
+            id: path,
+        }),
     }
 }
 

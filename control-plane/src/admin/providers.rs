@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use proxyxai_core::snapshot::{ResourceKind, ResourceName};
+use proxyxai_core::{
+    route::base_url::BaseUrl,
+    snapshot::{ResourceKind, ResourceName},
+};
 use proxyxai_proto::{
     admin::v1::{
         CreateProviderRequest, CreateProviderResponse, DeleteProviderRequest,
@@ -43,7 +46,7 @@ impl ProviderService for ProviderServer {
             let provider = Provider {
                 id: request.id.clone(),
                 kind: request.kind,
-                base_url: request.base_url.clone(),
+                base_url: canonical(&request.base_url),
                 allow_private: request.allow_private,
                 disabled: false,
             };
@@ -98,7 +101,7 @@ impl ProviderService for ProviderServer {
             provider.allow_private = request.allow_private.unwrap_or(provider.allow_private);
             provider.disabled = request.disabled.unwrap_or(provider.disabled);
             if let Some(base_url) = &request.base_url {
-                provider.base_url.clone_from(base_url);
+                provider.base_url = canonical(base_url);
             }
             Ok((vec![Edit::Put(with(&stored, Kind::Provider(provider)))], ()))
         };
@@ -153,6 +156,11 @@ impl ProviderServer {
             .and_then(|stored| view(&state, stored))
             .ok_or_else(|| unknown(id))
     }
+}
+
+/// A base as it is kept: scheme, authority and prefix. What is no base stays as it is, to be refused with the rest.
+fn canonical(base_url: &str) -> String {
+    BaseUrl::parse(base_url).map_or_else(|_| base_url.to_owned(), |base| base.to_string())
 }
 
 fn stored(state: &State, id: &str) -> Result<(StoredResource, Provider), Fault> {

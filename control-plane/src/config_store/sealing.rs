@@ -31,7 +31,9 @@ impl Sealing {
     /// Says why a secret does not open.
     pub(super) fn opened(&self, key: &str, resource: Resource) -> Result<Resource, String> {
         map_secret(resource, |sealed| {
-            let plain = open(&self.kek, &self.place(key), sealed).map_err(|e| e.to_string())?;
+            let plain = open(&self.kek, &self.place(key), sealed).map_err(|error| {
+                format!("its secret cannot be opened: {error}; restore the store from a backup, or give it anew")
+            })?;
             Ok(plain.to_vec())
         })
     }

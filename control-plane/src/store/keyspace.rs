@@ -32,8 +32,8 @@ pub enum Key {
     /// `cfg/good/<kind>/<id>` → `StoredResource`: what was last in force of an object; stands in when its row does not fit. Written and
     /// deleted with it. It stands below the prefix of the config, so that one watch tells of both in one order.
     Good(ResourceName),
-    /// `node/<id>` → `StoredNode`. Until it is removed by an administrator.
-    Node(String),
+    /// `roster/<node>` → `RosterRow`: it was sent a configuration once. Until it is removed by an administrator.
+    Roster(String),
     /// `replica/<id>` → `StoredReplica`. Written anew every few seconds while the replica runs.
     Replica(String),
     /// `ask/<id>` → `Ask`. Until it is answered, a few minutes at most.
@@ -75,8 +75,8 @@ pub struct Bucket {
 
 /// Prefix of all config.
 pub const CONFIG_PREFIX: &str = "cfg/";
-/// Prefix of all nodes.
-pub const NODE_PREFIX: &str = "node/";
+/// Prefix of all nodes that were sent a configuration.
+pub const ROSTER_PREFIX: &str = "roster/";
 /// Prefix of all replicas.
 pub const REPLICA_PREFIX: &str = "replica/";
 /// Prefix of all questions.
@@ -85,6 +85,8 @@ pub const ASK_PREFIX: &str = "ask/";
 pub const ANSWER_PREFIX: &str = "answer/";
 /// Prefix of what was last in force.
 const GOOD_PREFIX: &str = "cfg/good/";
+/// Prefix of all usage: marks and rows.
+pub const USAGE_PREFIX: &str = "usage/";
 /// Prefix of all rows by hour.
 pub const HOUR_PREFIX: &str = "usage/hour/";
 /// Prefix of all rows by day.
@@ -111,7 +113,7 @@ impl fmt::Display for Key {
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
             Self::Good(name) => write!(f, "{GOOD_PREFIX}{}/{}", name.kind.as_str(), name.id),
-            Self::Node(id) => write!(f, "{NODE_PREFIX}{id}"),
+            Self::Roster(id) => write!(f, "{ROSTER_PREFIX}{id}"),
             Self::Replica(id) => write!(f, "{REPLICA_PREFIX}{id}"),
             Self::Ask(id) => write!(f, "{ASK_PREFIX}{id}"),
             Self::Answer { ask, replica, part } => {
@@ -162,8 +164,8 @@ impl Key {
         if let Some(rest) = text.strip_prefix(DAY_PREFIX) {
             return Bucket::parse(rest).map(Self::Day);
         }
-        if let Some(id) = text.strip_prefix(NODE_PREFIX) {
-            return Some(Self::Node(id.to_owned()));
+        if let Some(id) = text.strip_prefix(ROSTER_PREFIX) {
+            return Some(Self::Roster(id.to_owned()));
         }
         if let Some(id) = text.strip_prefix(REPLICA_PREFIX) {
             return Some(Self::Replica(id.to_owned()));
@@ -266,7 +268,7 @@ mod tests {
             (prop::sample::select(KINDS.to_vec()), part())
                 .prop_map(|(kind, id)| Key::Good(ResourceName { kind, id })),
             (part(), any::<u64>()).prop_map(|(node, epoch)| Key::Mark { node, epoch }),
-            part().prop_map(Key::Node),
+            part().prop_map(Key::Roster),
             part().prop_map(Key::Replica),
             part().prop_map(Key::Ask),
             (part(), part(), any::<u64>()).prop_map(|(ask, replica, part)| Key::Answer {

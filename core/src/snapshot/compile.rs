@@ -454,6 +454,9 @@ pub fn provider_from_proto(given: &proto::Provider) -> Result<Provider, String> 
     })
 }
 
+/// Longest secret of an upstream, in bytes: servers refuse headers that are much longer.
+const MAX_SECRET_BYTES: usize = 4096;
+
 /// Checks a secret: it must be able to stand in a header.
 ///
 /// # Errors
@@ -462,6 +465,9 @@ pub fn check_upstream_secret(secret: &[u8]) -> Result<String, &'static str> {
     let text = str::from_utf8(secret).map_err(|_| "its secret is not text")?;
     if text.is_empty() {
         return Err("its secret is empty");
+    }
+    if text.len() > MAX_SECRET_BYTES {
+        return Err("its secret is too long: at most 4096 bytes can stand in a header");
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("its secret has spaces or other characters that cannot stand in a header");

@@ -3,7 +3,8 @@
 use proxyxai_core::secret::{ExposeSecret as _, SecretString};
 use proxyxai_proto::admin::v1::{
     account_service_client::AccountServiceClient, key_service_client::KeyServiceClient,
-    provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+    node_service_client::NodeServiceClient, provider_service_client::ProviderServiceClient,
+    route_service_client::RouteServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -85,6 +86,11 @@ impl Api {
     /// Routes.
     pub fn routes(&self) -> RouteServiceClient<Authorized> {
         RouteServiceClient::new(self.channel.clone())
+    }
+
+    /// Nodes.
+    pub fn nodes(&self) -> NodeServiceClient<Authorized> {
+        NodeServiceClient::new(self.channel.clone())
     }
 
     /// Usage.

@@ -1,0 +1,26 @@
+//! A whole control plane over an in-memory pipe and an in-memory store: what administrators and nodes see, and what is kept.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    clippy::arithmetic_side_effects,
+    reason = "tests"
+)]
+
+mod accounts;
+mod applied;
+mod auth;
+mod editor;
+mod harness;
+mod lists;
+mod node;
+mod replicas;
+mod resolve;
+mod secrets;
+mod stream;
+mod tree;
+mod upstreams;
+mod usage;
+mod usage_query;
+mod usage_replicas;
+mod views;

@@ -1,0 +1,192 @@
+//! What the tree permits, against a naive model; and what an edit that is refused leaves behind.
+
+use std::collections::BTreeMap;
+
+use proxyxai_core::{account::tree::AccountIndex, snapshot::Snapshot};
+use proxyxai_proto::{
+    admin::v1::{
+        CreateAccountRequest, StringList, UpdateAccountRequest, UpdateProviderRequest,
+        UpdateRouteRequest,
+    },
+    config::v1::Account,
+};
+use tonic::Code;
+
+use crate::{
+    editor::{Dice, all_accounts, provider, random_edit, route_request, upstream_key},
+    harness::{World, ok, refused},
+    node::fresh,
+};
+
+const MODELS: [&str; 6] = ["gpt-4o", "gpt-4o-mini", "claude-x", "m/a", "", "*"];
+const PATTERNS: [&str; 6] = ["*", "gpt-*", "*-mini", "claude-x", "m/*", "gpt-4o*"];
+
+/// `*` matches any run: tried in every way, the slow and obvious one.
+fn matches(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => {
+            matches(rest, name) || name.split_first().is_some_and(|(_, n)| matches(pattern, n))
+        }
+        (Some((p, rest)), Some((n, name))) => p == n && matches(rest, name),
+        _ => false,
+    }
+}
+
+/// Whether the account alone permits a model.
+fn permits(account: &Account, model: &str) -> bool {
+    let any = |pattern: &String| matches(pattern.as_bytes(), model.as_bytes());
+    !account.suspended
+        && (account.allowed_models.is_empty() || account.allowed_models.iter().any(any))
+}
+
+fn check_tree(snapshot: &Snapshot, model: &BTreeMap<String, Account>, seed: u64) {
+    assert_eq!(snapshot.accounts.all().count(), model.len(), "seed {seed}");
+    for account in model.values() {
+        let at = snapshot.accounts.get(&account.id).unwrap();
+        let line: Vec<&Account> =
+            std::iter::successors(Some(account), |a| model.get(&a.parent_id)).collect();
+        for name in MODELS {
+            let want = line.iter().all(|account| permits(account, name));
+            let got = |at: AccountIndex| snapshot.accounts.admits(at, name).is_ok();
+            assert_eq!(
+                got(at),
+                want,
+                "seed {seed}: {name} at {}",
+                snapshot.accounts.path(at)
+            );
+            if let Some(parent) = snapshot.accounts.get(&account.parent_id) {
+                assert!(
+                    !got(at) || got(parent),
+                    "seed {seed}: {name} below {parent:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn law_15_no_child_permits_what_an_ancestor_forbids() {
+    for seed in 1..=6 {
+        let plane = World::new().start().await;
+        let mut dice = Dice::new(seed);
+        let root = all_accounts(&plane).await.remove(0).account.unwrap();
+        let mut model = BTreeMap::from([(root.id.clone(), root)]);
+        for step in 0..60 {
+            let ids: Vec<&String> = model.keys().collect();
+            let account = (*dice.pick(&ids)).clone();
+            let allowed: Vec<String> = (0..dice.roll(3))
+                .map(|_| dice.pick(&PATTERNS).to_string())
+                .collect();
+            let changed = if dice.roll(2) == 0 {
+                let request = CreateAccountRequest {
+                    parent: account,
+                    name: format!("n{step}"),
+                    allowed_models: allowed,
+                };
+                ok(plane.accounts().create_account(request).await).account
+            } else {
+                let request = UpdateAccountRequest {
+                    account,
+                    name: None,
+                    suspended: Some(dice.roll(8) == 0),
+                    allowed_models: Some(StringList { values: allowed }),
+                };
+                ok(plane.accounts().update_account(request).await).account
+            };
+            let account = changed.unwrap().account.unwrap();
+            model.insert(account.id.clone(), account);
+        }
+        check_tree(&fresh(&plane).await.snapshot(), &model, seed);
+        for view in all_accounts(&plane).await {
+            let account = view.account.unwrap();
+            let mut line = std::iter::successors(Some(&account), |a| model.get(&a.parent_id));
+            assert_eq!(
+                view.effectively_suspended,
+                line.any(|a| a.suspended),
+                "seed {seed}"
+            );
+            assert_eq!(
+                model[&account.id], account,
+                "seed {seed}: nothing moves by itself"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn law_10_a_refused_change_leaves_what_was_there_also_after_a_restart() {
+    let world = World::new();
+    let mut plane = world.start().await;
+    provider(&plane, "p").await;
+    upstream_key(&plane, "u", "p").await;
+    ok(plane
+        .routes()
+        .create_route(route_request("r", "gpt-*", &["p"]))
+        .await);
+    let (before, head) = (fresh(&plane).await, plane.head());
+    for _ in 0..2 {
+        let stored = world.entries().await;
+        let account = UpdateAccountRequest {
+            account: String::new(),
+            name: None,
+            suspended: Some(true),
+            allowed_models: Some(StringList {
+                values: vec!["ok".into(), String::new()],
+            }),
+        };
+        refused(
+            plane.accounts().update_account(account).await,
+            Code::InvalidArgument,
+            &["account `root`"],
+        );
+        let provider = UpdateProviderRequest {
+            id: "p".into(),
+            base_url: Some("http://192.168.0.1".into()),
+            disabled: Some(true),
+            ..UpdateProviderRequest::default()
+        };
+        refused(
+            plane.providers().update_provider(provider).await,
+            Code::InvalidArgument,
+            &["provider `p`"],
+        );
+        let route = UpdateRouteRequest {
+            id: "r".into(),
+            model: Some("*".into()),
+            provider_ids: Some(StringList {
+                values: vec!["q".into()],
+            }),
+        };
+        refused(
+            plane.routes().update_route(route).await,
+            Code::InvalidArgument,
+            &["route `r`"],
+        );
+        assert_eq!(plane.head(), head);
+        assert_eq!(world.entries().await, stored);
+        let now = fresh(&plane).await;
+        assert!(now.content == before.content && now.version == before.version);
+        drop(plane);
+        plane = world.start().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn law_10_whatever_was_edited_the_store_compiles_after_a_restart() {
+    for seed in 100..103 {
+        let world = World::new();
+        let (mut plane, mut dice) = (world.start().await, Dice::new(seed));
+        for _ in 0..3 {
+            for _ in 0..40 {
+                let _refusals_are_among_them = random_edit(&plane, &mut dice).await;
+            }
+            let before = fresh(&plane).await;
+            drop(plane);
+            plane = world.start().await;
+            let after = fresh(&plane).await;
+            assert_eq!(before.version, after.version, "seed {seed}");
+            assert!(before.content == after.content, "seed {seed}");
+        }
+    }
+}
