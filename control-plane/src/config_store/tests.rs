@@ -41,6 +41,7 @@ use crate::{
     },
 };
 
+mod million;
 mod poison;
 
 const PRICES: &str =
