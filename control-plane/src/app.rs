@@ -40,7 +40,6 @@ use crate::{
     bootstrap,
     config_service::{ConfigServer, ConfigServiceServer},
     config_store::ConfigStore,
-    freshness::{Always, Freshness},
     node_service::NodeServer,
     nodes::Nodes,
     publish::{Publisher, ViewKey},
@@ -149,23 +148,11 @@ pub struct ControlPlane {
     stopping: CancellationToken,
 }
 
-/// Opens the books and reads the configuration, from a store in this process.
+/// Opens the books and reads the configuration.
 ///
 /// # Errors
 /// When the store, its format or its keys do not fit.
 pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, StartError> {
-    build_with(settings, ports, Arc::new(Always)).await
-}
-
-/// Opens the books and reads the configuration; `freshness` proves that the store is followed.
-///
-/// # Errors
-/// When the store, its format or its keys do not fit.
-pub async fn build_with(
-    settings: Settings,
-    ports: Ports,
-    freshness: Arc<dyn Freshness>,
-) -> Result<ControlPlane, StartError> {
     let Ports {
         clock,
         random,
@@ -198,7 +185,6 @@ pub async fn build_with(
     let config_server = ConfigServer {
         config: Arc::clone(&config),
         clock: Arc::clone(&clock),
-        freshness,
         deployment_id: deployment.id.clone(),
         pepper: deployment.pepper.clone(),
         bookmark_interval: settings.bookmark_interval,

@@ -34,7 +34,6 @@ use tonic_prost::ProstCodec;
 use crate::{
     admission::Admission,
     config_store::{ConfigStore, State},
-    freshness::Freshness,
     nodes::{Arrival, Nodes, same},
     publish::View,
     roster::Roster,
@@ -58,7 +57,6 @@ const SPREAD: Duration = Duration::from_millis(20);
 pub(crate) struct ConfigServer {
     pub(crate) config: Arc<ConfigStore>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) freshness: Arc<dyn Freshness>,
     pub(crate) deployment_id: String,
     pub(crate) pepper: Pepper,
     pub(crate) bookmark_interval: Duration,
@@ -151,7 +149,6 @@ impl ConfigServer {
         };
         let session = Session {
             config: Arc::clone(&self.config),
-            freshness: Arc::clone(&self.freshness),
             nodes: Arc::clone(&self.nodes),
             node_id: hello.node_id,
             stream,

@@ -131,7 +131,8 @@ impl ConfigStore {
         &self.shared.publisher
     }
 
-    /// Whether changes of the store reach this process; while they do not, nothing here proves that it is up to date.
+    /// Whether it is proven that changes of the store reach this process: a read of the store had its newest state when the watch began,
+    /// and the watch lasts. A watch that hears nothing for too long is lost by the store's own rules, also when nothing changes.
     pub(crate) fn is_following(&self) -> bool {
         self.shared.following.load(Ordering::Acquire)
     }

@@ -8,7 +8,6 @@ mod books;
 mod bootstrap;
 mod config_service;
 mod config_store;
-pub mod freshness;
 mod node_service;
 mod nodes;
 mod publish;

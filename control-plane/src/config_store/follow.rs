@@ -78,8 +78,15 @@ impl Follower {
             Err(StoreError::Compacted) => return WatchEnd::Compacted,
             Err(error) => return WatchEnd::Failed(error),
         };
-        self.shared.following.store(true, Ordering::Release);
+        // That the watch began proves nothing of a store without a quorum; that its newest state was read does.
+        let newest = match store.get(&Key::Head.to_string()).await {
+            Ok(head) => head.map_or(0, |head| head.mod_revision),
+            Err(error) => return WatchEnd::Failed(error),
+        };
         loop {
+            if self.seen >= newest {
+                self.shared.following.store(true, Ordering::Release);
+            }
             let unconfirmed = self.desk.unconfirmed(CONFIRMED);
             let event = tokio::select! {
                 biased;

@@ -77,23 +77,72 @@ struct Breaking {
     inner: EmbeddedStore,
     /// Decides about each watch; 0 leaves all alone.
     seed: Arc<AtomicU64>,
+    /// While it is away it answers nothing, its watches end, and new ones say nothing.
+    away: tokio::sync::watch::Receiver<bool>,
+}
+
+impl Breaking {
+    fn is_there(&self) -> Result<(), StoreError> {
+        if *self.away.borrow() {
+            return Err(StoreError::Closed);
+        }
+        Ok(())
+    }
+
+    /// A watch that is lost when the store goes away, and silent until it is back.
+    async fn watch_until_away(&self, prefix: &str, from: u64) -> Result<Watch, StoreError> {
+        let mut inner = self.inner.watch(prefix, from).await?;
+        let mut away = self.away.clone();
+        let (sender, changes) = mpsc::channel(4);
+        tokio::spawn(async move {
+            until(&mut away, false).await;
+            loop {
+                let event = tokio::select! {
+                    biased;
+                    () = until(&mut away, true) => WatchEvent::Lost,
+                    event = inner.next() => event,
+                };
+                let lost = event == WatchEvent::Lost;
+                if sender.send(event).await.is_err() || lost {
+                    return;
+                }
+            }
+        });
+        Ok(Watch { changes })
+    }
+}
+
+/// Waits until the store is away, or back; for ever when the test is over.
+async fn until(away: &mut tokio::sync::watch::Receiver<bool>, wanted: bool) {
+    if away.wait_for(|away| *away == wanted).await.is_err() {
+        std::future::pending().await
+    }
 }
 
 impl Store for Breaking {
     fn get<'a>(&'a self, key: &'a str) -> Reply<'a, Option<crate::store::Entry>> {
-        self.inner.get(key)
+        Box::pin(async move {
+            self.is_there()?;
+            self.inner.get(key).await
+        })
     }
     fn range(&self, range: Range) -> Reply<'_, Page> {
-        self.inner.range(range)
+        Box::pin(async move {
+            self.is_there()?;
+            self.inner.range(range).await
+        })
     }
     fn txn(&self, txn: Txn) -> Reply<'_, TxnResult> {
-        self.inner.txn(txn)
+        Box::pin(async move {
+            self.is_there()?;
+            self.inner.txn(txn).await
+        })
     }
     fn watch<'a>(&'a self, prefix: &'a str, from: u64) -> Reply<'a, Watch> {
         Box::pin(async move {
             let seed = self.seed.load(Ordering::SeqCst);
             if seed == 0 {
-                return self.inner.watch(prefix, from).await;
+                return self.watch_until_away(prefix, from).await;
             }
             let dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17);
             self.seed.store(dice | 1, Ordering::SeqCst);
@@ -173,11 +222,24 @@ impl World {
     }
 
     async fn replica(&self, breaks: u64) -> ConfigStore {
+        let (there, away) = tokio::sync::watch::channel(false);
+        let replica = self.replica_on(breaks, away).await;
+        // It stays for as long as the test lasts.
+        tokio::spawn(async move { there.closed().await });
+        replica
+    }
+
+    async fn replica_on(
+        &self,
+        breaks: u64,
+        away: tokio::sync::watch::Receiver<bool>,
+    ) -> ConfigStore {
         let seed = self.starts.fetch_add(1, Ordering::SeqCst) << 20;
         let random = Arc::new(Sequence(AtomicU64::new(seed)));
         let store = Breaking {
             inner: self.store.clone(),
             seed: Arc::new(AtomicU64::new(breaks)),
+            away,
         };
         let clock = Arc::new(TestClock(tokio::time::Instant::now()));
         let publisher = Arc::new(Publisher::new(ViewKey::new(
@@ -468,4 +530,39 @@ fn law_9_replicas_publish_the_same_versions_whatever_becomes_of_their_watches() 
             Ok(())
         })
         .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_store_is_away_does_not_claim_to_be_up_to_date() {
+    let world = World::new().await;
+    let (store, away) = tokio::sync::watch::channel(false);
+    let replica = world.replica_on(0, away).await;
+    let pause = || tokio::time::sleep(Duration::from_secs(20));
+    let put = |number: u8| {
+        let kind = provider("p9", number);
+        move |_: &super::State| Ok((vec![Edit::Put(stored(kind.clone()))], ()))
+    };
+    pause().await;
+    assert!(replica.is_following());
+    replica.edit(put(1)).await.unwrap();
+    let version = replica.state().snapshot.version;
+    store.send_replace(true);
+    pause().await;
+    assert!(
+        !replica.is_following(),
+        "a watch that begins proves nothing"
+    );
+    assert!(matches!(replica.edit(put(2)).await, Err(Fault::Store(_))));
+    assert_eq!(
+        replica.state().snapshot.version,
+        version,
+        "it serves what it has"
+    );
+    // What others wrote meanwhile is seen when it is back.
+    let head = world.raise().await;
+    store.send_replace(false);
+    pause().await;
+    assert!(replica.is_following());
+    assert_eq!(replica.state().snapshot.version.revision, head);
+    replica.edit(put(2)).await.unwrap();
 }

@@ -24,20 +24,18 @@ use tonic::{Status, Streaming};
 use super::codec::Frame;
 use crate::{
     config_store::ConfigStore,
-    freshness::Freshness,
     nodes::{Nodes, Refused, same},
     publish::{Published, Publisher, Step, View},
 };
 
 /// How long a node that is ahead of this replica is kept waiting.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// Changes in one message; more are sent in several.
+/// Changes told one by one; with more a node revalidates all.
 const INVALIDATIONS: usize = 10_000;
 
 /// What a session has in hand.
 pub(crate) struct Session {
     pub(crate) config: Arc<ConfigStore>,
-    pub(crate) freshness: Arc<dyn Freshness>,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) node_id: String,
     pub(crate) stream: u64,
@@ -121,7 +119,7 @@ impl Session {
                     quiet_until = after(self.debounce);
                 }
                 _ = bookmark.tick() => {
-                    if self.config.is_following() && self.freshness.is_proven() {
+                    if self.config.is_following() {
                         gathered = false;
                         let newest = Arc::clone(&published.borrow_and_update());
                         self.check_view(&newest)?;
@@ -180,40 +178,31 @@ impl Session {
         Ok(())
     }
 
-    /// Tells what to forget, in the keyed view.
+    /// Tells what to forget, in the keyed view: in one message, as who has processed it enforces all of it.
     async fn forget(&mut self, newest: &Published) -> Result<(), Ended> {
-        let to = newest.point.version;
+        let mut to = newest.point.version;
         if self.view == View::Full || self.told == to {
             return Ok(());
         }
-        let Some(steps) = self.publisher().after(self.told) else {
-            // What changed since is not known any more: a node that has processed less than this revalidates all.
-            let all = Invalidate {
-                from: Some(to.into()),
-                to: Some(to.into()),
-                entries: Vec::new(),
-            };
-            self.told = to;
-            return self.message(Message::Invalidate(all)).await;
-        };
-        let reached = steps.last().map_or(to, |step| step.to.version);
-        let mut entries = invalidations(&steps).into_iter().peekable();
-        loop {
-            let some: Vec<Invalidation> = entries.by_ref().take(INVALIDATIONS).collect();
-            let done = entries.peek().is_none();
-            // Only the last message of several moves on: who misses it is told all of them again.
-            let to = if done { reached } else { self.told };
-            let message = Invalidate {
-                from: Some(self.told.into()),
-                to: Some(to.into()),
-                entries: some,
-            };
-            self.message(Message::Invalidate(message)).await?;
-            if done {
-                self.told = reached;
-                return Ok(());
+        let known = self.publisher().after(self.told).map(|steps| {
+            let reached = steps.last().map_or(to, |step| step.to.version);
+            (reached, invalidations(&steps))
+        });
+        let (from, entries) = match known {
+            Some((reached, entries)) if entries.len() <= INVALIDATIONS => {
+                to = reached;
+                (self.told, entries)
             }
-        }
+            // Too much changed, or what did is not known any more: a node that has processed less than this revalidates all.
+            Some(_) | None => (to, Vec::new()),
+        };
+        self.told = to;
+        let message = Invalidate {
+            from: Some(from.into()),
+            to: Some(to.into()),
+            entries,
+        };
+        self.message(Message::Invalidate(message)).await
     }
 
     /// A node that is of the other view by now comes back to that one. Not at once when keys become fewer: near the limit nodes would come
