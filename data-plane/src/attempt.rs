@@ -116,8 +116,11 @@ pub(crate) async fn run(
             continue;
         };
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
-            Ok((response, lease)) => {
-                match weigh(cx, call, provider, response, lease, meter, upstream).await {
+            Ok((response, lease, first_byte)) => {
+                let weighed = weigh(
+                    cx, call, provider, response, lease, meter, upstream, first_byte,
+                );
+                match weighed.await {
                     Weighed::Answer(answer) => return Ok(answer),
                     Weighed::Discarded { end, detail, kept } => (end, detail, kept),
                 }
@@ -144,19 +147,23 @@ pub(crate) async fn run(
     none_left(call, failed)
 }
 
-/// Sends the request with one key. A reused connection that was closed before a byte was written is replaced, which does not count.
+/// Sends the request with one key; gives the time by which the client must have a byte of the answer, too. A reused connection that was
+/// closed before a byte was written is replaced, which does not count.
 async fn send(
     cx: &Rc<Context>,
     call: &Call,
     provider: &Provider,
     upstream: UpstreamKeyIndex,
     meter: &mut Meter,
-) -> Result<(Response<Incoming>, Lease), (AttemptEnd, String)> {
+) -> Result<(Response<Incoming>, Lease, Instant), (AttemptEnd, String)> {
     let mut request = build(call, provider, upstream).ok_or((
         AttemptEnd::ConnectFailed,
         "the request cannot be written".to_owned(),
     ))?;
-    let first_byte = cx.settings.first_byte_timeout.min(call.time_left());
+    let now = Instant::now();
+    let first_byte = now
+        .checked_add(cx.settings.first_byte_timeout)
+        .map_or(call.deadline, |limit| limit.min(call.deadline));
     loop {
         let waiting = cx.pool.take(provider, cx.clock.monotonic());
         let mut lease = match waiting {
@@ -183,7 +190,7 @@ async fn send(
         meter.sent(true);
         match within(
             &cx.timers,
-            first_byte,
+            first_byte.saturating_duration_since(now),
             lease.sender.try_send_request(request),
         )
         .await
@@ -191,7 +198,7 @@ async fn send(
             None => return Err((AttemptEnd::TimedOut, "no answer came in time".to_owned())),
             Some(Ok(response)) => {
                 meter.answered(response.status().as_u16());
-                return Ok((response, lease));
+                return Ok((response, lease, first_byte));
             }
             Some(Err(mut error)) => match error.take_message() {
                 Some(unsent) => {
@@ -236,6 +243,10 @@ enum Weighed {
     },
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is known of an answer's head comes together here"
+)]
 async fn weigh(
     cx: &Rc<Context>,
     call: &Call,
@@ -244,6 +255,7 @@ async fn weigh(
     lease: Lease,
     mut meter: Meter,
     upstream: UpstreamKeyIndex,
+    first_byte: Instant,
 ) -> Weighed {
     let (head, body) = response.into_parts();
     let status = head.status.as_u16();
@@ -269,16 +281,23 @@ async fn weigh(
         events,
     };
     if events && call.facts.stream && status == 200 {
-        return hold_back(cx, call, coming).await;
+        return hold_back(cx, call, coming, first_byte).await;
     }
     Weighed::Answer(Answer::Coming(Box::new(coming)))
 }
 
-/// Holds the head of a stream back until its first event shows whether the answer has begun.
-async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed {
+/// Holds the head of a stream back until its first event shows whether the answer has begun. Until then the client has no byte of it, so
+/// the limit on the first byte goes on.
+async fn hold_back(
+    cx: &Rc<Context>,
+    call: &Call,
+    mut coming: Coming,
+    first_byte: Instant,
+) -> Weighed {
     let mut held = BytesMut::new();
     loop {
-        let frame = match within(&cx.timers, call.time_left(), coming.body.frame()).await {
+        let left = first_byte.saturating_duration_since(Instant::now());
+        let frame = match within(&cx.timers, left, coming.body.frame()).await {
             None => {
                 return lost(
                     cx,
