@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use prost::Message as _;
 use proxyxai_core::{
     secret::seal::SealError,
     snapshot::{Change, Content, Digest, ResourceKind, Version},
@@ -25,8 +26,8 @@ pub(crate) use log::{Point, Step};
 use encode::{Coalesced, encode_delta, encode_snapshot};
 use log::{Log, Point as At};
 
-/// Changes that a delta holds at most; with more a node is sent everything.
-const MAX_DELTA: usize = 20_000;
+/// Changes in one delta, unless a single step has more; what is longer is sent as several.
+const DELTA_CHANGES: usize = 2_000;
 /// Largest delta, encoded; what is larger goes to nodes as a snapshot, in chunks.
 const DELTA_BYTES: usize = 1 << 20;
 
@@ -66,6 +67,9 @@ impl Published {
     }
 }
 
+/// Messages that lead from one version to another, one after the other.
+type Deltas = Arc<[Bytes]>;
+
 /// A whole configuration as messages, and what it is.
 #[derive(Clone)]
 pub(crate) struct Encoded {
@@ -79,7 +83,7 @@ pub(crate) struct Publisher {
     log: Mutex<Log>,
     key: ViewKey,
     /// Deltas to the latest version, by where they begin.
-    deltas: Mutex<BTreeMap<(Version, Version, View), Bytes>>,
+    deltas: Mutex<BTreeMap<(Version, Version, View), Deltas>>,
     /// The last whole configuration that was encoded, by view.
     snapshots: tokio::sync::Mutex<BTreeMap<View, Encoded>>,
 }
@@ -167,32 +171,37 @@ impl Publisher {
         self.latest.send_replace(Arc::new(published));
     }
 
-    /// The message that leads from what a node holds to a published version; `None` when it must be sent everything.
-    pub(crate) fn delta(
+    /// The messages that lead from what a node holds to a published version; `None` when it must be sent everything.
+    pub(crate) fn deltas(
         &self,
         from: (Version, Digest),
         to: &Published,
         view: View,
-    ) -> Result<Option<Bytes>, SealError> {
+    ) -> Result<Option<Deltas>, SealError> {
         let key = (from.0, to.point.version, view);
         if let Some(ready) = lock(&self.deltas).get(&key) {
-            return Ok(Some(ready.clone()));
+            return Ok(Some(Arc::clone(ready)));
         }
-        let Some(steps) = self.log().since(from.0, from.1, view) else {
+        let Some(mut steps) = self.log().since(from.0, from.1, view) else {
             return Ok(None);
         };
-        let changes = Coalesced::of(&steps, to.point.version, view);
-        if changes.len() > MAX_DELTA {
-            return Ok(None);
+        steps.retain(|step| step.to.version <= to.point.version);
+        let (mut at, mut messages) = (from.0, Vec::new());
+        for some in in_parts(&steps) {
+            let reached = some.last().map_or(to.point, |step| step.to);
+            let changes = Coalesced::of(some, view);
+            let message = encode_delta(at, reached, &changes, view, &self.key)?;
+            if message.len() > DELTA_BYTES {
+                return Ok(None);
+            }
+            messages.push(message);
+            at = reached.version;
         }
-        let encoded = encode_delta(from.0, to.point, &changes, view, &self.key)?;
-        if encoded.len() > DELTA_BYTES {
-            return Ok(None);
-        }
+        let deltas: Deltas = messages.into();
         if self.latest.borrow().point == to.point {
-            lock(&self.deltas).insert(key, encoded.clone());
+            lock(&self.deltas).insert(key, Arc::clone(&deltas));
         }
-        Ok(Some(encoded))
+        Ok(Some(deltas))
     }
 
     /// A whole configuration that is not older than `at_least`, from which deltas lead to the latest one: the last one that was encoded,
@@ -206,10 +215,8 @@ impl Publisher {
         let latest = self.latest();
         if let Some(encoded) = ready.get(&view) {
             let point = encoded.point;
-            let near = point == latest.point
-                || self
-                    .delta((point.version, point.digest(view)), &latest, view)?
-                    .is_some();
+            let from = (point.version, point.digest(view));
+            let near = point == latest.point || self.deltas(from, &latest, view)?.is_some();
             if near && point.version >= at_least {
                 return Ok(encoded.clone());
             }
@@ -242,6 +249,37 @@ impl Publisher {
 
     fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.log)
+    }
+}
+
+/// Steps in groups of so many changes as one delta shall have.
+fn in_parts(steps: &[Arc<Step>]) -> Vec<&[Arc<Step>]> {
+    let (mut parts, mut rest) = (Vec::new(), steps);
+    while !rest.is_empty() {
+        let (mut changes, mut bytes) = (0_usize, 0_usize);
+        let count = rest
+            .iter()
+            .take_while(|step| {
+                changes = changes.saturating_add(step.changes.len());
+                bytes = step
+                    .changes
+                    .iter()
+                    .map(size)
+                    .fold(bytes, usize::saturating_add);
+                changes <= DELTA_CHANGES && bytes <= DELTA_BYTES / 2
+            })
+            .count();
+        let (part, more) = rest.split_at(count.max(1));
+        parts.push(part);
+        rest = more;
+    }
+    parts
+}
+
+fn size(change: &Change) -> usize {
+    match change {
+        Change::Upsert(resource) => resource.encoded_len(),
+        Change::Remove(name) => name.id.len(),
     }
 }
 

@@ -60,18 +60,14 @@ impl ViewKey {
 pub(super) struct Coalesced(BTreeMap<ResourceName, Change>);
 
 impl Coalesced {
-    /// Steps up to a version, as a view has them.
-    pub(super) fn of(steps: &[Arc<Step>], to: Version, view: View) -> Self {
-        let steps = steps.iter().filter(|step| step.to.version <= to);
+    /// Steps, as a view has them.
+    pub(super) fn of(steps: &[Arc<Step>], view: View) -> Self {
         let named = steps
+            .iter()
             .flat_map(|step| &step.changes)
             .filter_map(|change| Some((change.name()?, change.clone())));
         let seen = named.filter(|(name, _)| view == View::Full || !ResourceKind::is_keyed(name));
         Self(seen.collect())
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 }
 

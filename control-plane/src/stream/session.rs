@@ -163,8 +163,10 @@ impl Session {
             if self.sent.0 > to.point.version {
                 return Ok(());
             }
-            if let Some(delta) = self.publisher().delta(self.sent, to, self.view)? {
-                self.send(Frame::Encoded(delta)).await?;
+            if let Some(deltas) = self.publisher().deltas(self.sent, to, self.view)? {
+                for delta in deltas.iter() {
+                    self.send(Frame::Encoded(Bytes::clone(delta))).await?;
+                }
                 self.sent = (to.point.version, to.point.digest(self.view));
                 return Ok(());
             }

@@ -280,3 +280,21 @@ async fn a_large_change_reaches_a_node_in_chunks() {
     node.follow(&mut open, plane.head()).await;
     assert!(node.content == fresh(&plane).await.content);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_missed_many_changes_gets_several_deltas() {
+    let plane = World::new().start().await;
+    let mut node = fresh(&plane).await;
+    let id = "p".repeat(63);
+    provider(&plane, &id).await;
+    for n in 0..40 {
+        let request = route_request(&format!("r{n}"), "*", &vec![id.as_str(); 700]);
+        ok(plane.routes().create_route(request).await);
+    }
+    let mut open = node.connect(&plane).await;
+    node.follow(&mut open, plane.head()).await;
+    assert_eq!(node.snapshots, 1, "not everything again");
+    assert!((2..=8).contains(&node.deltas), "{} deltas", node.deltas);
+    let other = fresh(&plane).await;
+    assert!(node.content == other.content && node.version == other.version);
+}
