@@ -16,5 +16,6 @@ mod roster;
 mod status;
 pub mod store;
 mod stream;
+pub mod tick;
 mod usage_query;
 mod usage_service;

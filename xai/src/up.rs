@@ -12,13 +12,11 @@ mod ops;
 mod pipe;
 mod sim;
 mod sockets;
+mod store;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use proxyxai_control_plane::{
-    app::{self as control_plane, ControlPlane, FirstKey},
-    store::{Store, embedded::EmbeddedStore},
-};
+use proxyxai_control_plane::app::{self as control_plane, ControlPlane, FirstKey};
 use proxyxai_core::{account::key, ports::random_bytes, secret::SecretString};
 use proxyxai_data_plane::{app as data_plane, config::NodeCredential, context, dial, node, report};
 use tokio::{signal, task::JoinHandle};
@@ -30,7 +28,7 @@ pub use sim::sim;
 use crate::{
     environment::Environment,
     failure::Failure,
-    settings::{Line, Settings, value::LogFormat},
+    settings::{Line, Settings, store::StoreKind, value::LogFormat},
     system::{SystemClock, SystemRandomness},
 };
 use data::DataDir;
@@ -92,11 +90,15 @@ impl Gateway {
         let control_ports = control_plane::Ports {
             clock: Arc::clone(&clock) as _,
             random: Arc::clone(&random) as _,
-            store: open_store(&data.store_file())?,
+            store: store::open(settings, data).await?,
             key_encryption_key: data.key_encryption_key(&*random)?,
             admin_credential: admin_credential.clone(),
         };
-        let control = control_plane::build(control_plane::Settings::default(), control_ports).await;
+        let control_settings = control_plane::Settings {
+            shared_store: settings.store == StoreKind::Etcd,
+            ..control_plane::Settings::default()
+        };
+        let control = control_plane::build(control_settings, control_ports).await;
         let control = Arc::new(control.map_err(|error| Failure::failed(error.to_string()))?);
         let first_key = first_key(data, &control, &random).await?;
         let addresses = sockets.addresses();
@@ -108,6 +110,10 @@ impl Gateway {
             tokio::spawn({
                 let control = Arc::clone(&control);
                 async move { control.keep_house().await }
+            }),
+            tokio::spawn({
+                let control = Arc::clone(&control);
+                async move { control.keep_tick().await }
             }),
         ];
         let admin = credential(&admin_credential)?.on(channel.clone());
@@ -239,11 +245,6 @@ fn build_node(
         dial: dial.map_err(|error| Failure::failed(format!("TLS cannot be used: {error}")))?,
     };
     node::build(node_settings, ports).map_err(|error| Failure::failed(error.to_string()))
-}
-
-fn open_store(file: &Path) -> Result<Arc<dyn Store>, Failure> {
-    let store = EmbeddedStore::open(file).map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(Arc::new(store))
 }
 
 fn credential(secret: &SecretString) -> Result<NodeCredential, Failure> {

@@ -25,6 +25,8 @@ pub enum Key {
     Pepper,
     /// `meta/first-key` → `Text`: id of the first virtual key, also after it was deleted. For ever.
     FirstKey,
+    /// `meta/tick` → `Counter`: Unix time in milliseconds of whoever wrote it last; see `tick`. For ever.
+    Tick,
     /// `cfg/head` → `Counter`: revision of the config, raised by every write of it. For ever.
     Head,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
@@ -110,6 +112,7 @@ impl fmt::Display for Key {
             Self::KeyEncryptionKey => f.write_str("meta/key-encryption-key"),
             Self::Pepper => f.write_str("meta/pepper"),
             Self::FirstKey => f.write_str("meta/first-key"),
+            Self::Tick => f.write_str("meta/tick"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
             Self::Good(name) => write!(f, "{GOOD_PREFIX}{}/{}", name.kind.as_str(), name.id),
@@ -146,6 +149,7 @@ impl Key {
             Self::KeyEncryptionKey,
             Self::Pepper,
             Self::FirstKey,
+            Self::Tick,
             Self::Head,
         ];
         if let Some(key) = fixed.into_iter().find(|key| key.to_string() == text) {
@@ -261,6 +265,7 @@ mod tests {
                 Key::KeyEncryptionKey,
                 Key::Pepper,
                 Key::FirstKey,
+                Key::Tick,
                 Key::Head
             ]),
             (prop::sample::select(KINDS.to_vec()), part())

@@ -1,4 +1,5 @@
-//! A whole control plane over an in-memory pipe and an in-memory store: what administrators and nodes see, and what is kept.
+//! A whole control plane over an in-memory pipe and an in-memory store: what administrators and nodes see, and what is kept. And the
+//! stores themselves: those that work, those that fail, and real ones.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,6 +18,7 @@ mod node;
 mod replicas;
 mod resolve;
 mod secrets;
+mod store;
 mod stream;
 mod tree;
 mod upstreams;

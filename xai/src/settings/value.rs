@@ -35,6 +35,10 @@ where
             .map_err(|error| E::custom(format!("`{text}`: {error}")))
     }
 
+    fn visit_bool<E: Error>(self, yes: bool) -> Result<T, E> {
+        self.visit_str(&yes.to_string())
+    }
+
     fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
         self.visit_str(&number.to_string())
     }
@@ -47,7 +51,7 @@ where
 /// Why a value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidValue(&'static str);
+pub struct InvalidValue(pub(super) &'static str);
 
 /// A duration: `250ms`, `30s`, `5m`, `1h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
