@@ -29,7 +29,7 @@ use super::{
 };
 use crate::store::{
     Entry, Event,
-    keyspace::{CONFIG_PREFIX, Key},
+    keyspace::{CONFIG_PREFIX, GOOD_PREFIX, Key},
 };
 
 /// No counter of changes gets there; a head beyond it was not written by this program.
@@ -100,10 +100,12 @@ impl Desk {
         };
         let (mut newest, mut head) = (0, None);
         for entry in entries {
-            if let Some(Key::Config(_)) = Key::parse(&entry.key) {
-                newest = entry.mod_revision.max(newest);
-            }
+            let written = entry.mod_revision;
+            let good = entry.key.starts_with(GOOD_PREFIX);
             head = desk.take(Event::Put(entry), revision).or(head);
+            if !good {
+                newest = written.max(newest);
+            }
         }
         let found = desk.state.head_revision;
         let head = match head {

@@ -86,7 +86,7 @@ pub const ASK_PREFIX: &str = "ask/";
 /// Prefix of all answers.
 pub const ANSWER_PREFIX: &str = "answer/";
 /// Prefix of what was last in force.
-const GOOD_PREFIX: &str = "cfg/good/";
+pub const GOOD_PREFIX: &str = "cfg/good/";
 /// Prefix of all usage: marks and rows.
 pub const USAGE_PREFIX: &str = "usage/";
 /// Prefix of all rows by hour.
@@ -142,6 +142,13 @@ impl fmt::Display for Bucket {
 impl Key {
     /// Reads a key; `None` when it is none of this program's.
     pub fn parse(text: &str) -> Option<Self> {
+        // First the keys of which there may be a million.
+        if let Some(rest) = text.strip_prefix(GOOD_PREFIX) {
+            return resource_name(rest).map(Self::Good);
+        }
+        if let Some(name) = text.strip_prefix(CONFIG_PREFIX).and_then(resource_name) {
+            return Some(Self::Config(name));
+        }
         let fixed = [
             Self::Format,
             Self::Generation,
@@ -186,10 +193,7 @@ impl Key {
                 part: part.parse().ok()?,
             });
         }
-        if let Some(rest) = text.strip_prefix(GOOD_PREFIX) {
-            return resource_name(rest).map(Self::Good);
-        }
-        resource_name(text.strip_prefix(CONFIG_PREFIX)?).map(Self::Config)
+        None
     }
 }
 

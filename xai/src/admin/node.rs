@@ -38,8 +38,8 @@ const NODE: Kind<'static> = Kind {
 };
 
 const WITHHELD: Kind<'static> = Kind {
-    one: "withheld",
-    many: "withheld",
+    one: "withheld_object",
+    many: "withheld_objects",
     columns: &[
         ("NAME", "name"),
         ("STAND-IN", "stand_in"),
