@@ -17,6 +17,8 @@ const PROTOS: &[&str] = &[
     "proxyxai/store/v1/stored.proto",
     "proxyxai/store/v1/credential.proto",
     "proxyxai/node/v1/copy.proto",
+    "proxyxai/admin/v1/node.proto",
+    "proxyxai/store/v1/roster.proto",
 ];
 
 fn main() -> io::Result<()> {

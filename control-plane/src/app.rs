@@ -3,10 +3,9 @@
 mod first_key;
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -22,12 +21,11 @@ use proxyxai_proto::{
         audit_service_server::AuditServiceServer,
         credential_service_server::CredentialServiceServer,
         join_token_service_server::JoinTokenServiceServer, key_service_server::KeyServiceServer,
-        price_service_server::PriceServiceServer, provider_service_server::ProviderServiceServer,
-        route_service_server::RouteServiceServer,
+        node_service_server::NodeServiceServer, price_service_server::PriceServiceServer,
+        provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
-    config::v1::config_service_server::ConfigServiceServer,
     node::v1::join_service_server::JoinServiceServer,
     usage::v1::usage_service_server::UsageServiceServer,
 };
@@ -42,15 +40,19 @@ use crate::{
         prices::PriceServer, providers::ProviderServer, routes::RouteServer,
         upstream_keys::UpstreamKeyServer,
     },
+    admission::Admission,
     audit::{Trail, service::AuditServer},
     auth::{Credentials, Gate, Guard, ProcessCredential},
     authority::{Authority, SERVER_RENEWAL},
     books::Books,
     bootstrap,
-    config_service::{ConfigServer, Nodes},
+    config_service::{ConfigServer, ConfigServiceServer},
     config_store::ConfigStore,
     join::{self, Door, JoinServer, JoinTokenServer},
-    publish::View,
+    node_service::NodeServer,
+    nodes::Nodes,
+    publish::{Publisher, ViewKey},
+    roster::Roster,
     status::Fault,
     store::{
         Store, StoreError,
@@ -84,6 +86,10 @@ pub struct Settings {
     pub bookmark_interval: Duration,
     /// Changes that follow one within this time are sent together.
     pub debounce: Duration,
+    /// Streams of nodes that may begin in a second.
+    pub streams_per_second: u32,
+    /// Whether other control planes may use the same store: then they ask each other for their nodes.
+    pub shared_store: bool,
     /// Between folds of old rows of usage, and prunings of the audit trail.
     pub fold_interval: Duration,
     /// Names and addresses that its certificate bears, besides those of this machine and the one that clients ask for who pin the
@@ -98,6 +104,8 @@ impl Default for Settings {
         Self {
             bookmark_interval: Duration::from_secs(2),
             debounce: Duration::from_millis(100),
+            streams_per_second: 50,
+            shared_store: false,
             fold_interval: Duration::from_secs(3600),
             names: Vec::new(),
             audit_keep: Duration::from_secs(365 * 24 * 3600),
@@ -158,9 +166,9 @@ pub struct ControlPlane {
     own: OwnCredentials,
     deployment_id: String,
     pepper: Pepper,
-    view: Arc<View>,
-    view_key: [u8; 32],
-    nodes: Nodes,
+    config_server: Arc<ConfigServer>,
+    nodes: Arc<Nodes>,
+    roster: Arc<Roster>,
     door: Arc<Door>,
     tls: Tls,
     stopping: CancellationToken,
@@ -247,9 +255,34 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         key_encryption_key,
         deployment.generation,
         Arc::clone(&trail),
+        Arc::new(Publisher::new(ViewKey::new(Arc::clone(&random)))),
     )
     .await?;
     let config = Arc::new(config);
+    let nodes = Arc::new(Nodes::new(Arc::clone(&clock), settings.bookmark_interval));
+    let stopping = CancellationToken::new();
+    let roster = Arc::new(Roster::new(
+        Arc::clone(&store),
+        Arc::clone(&clock),
+        Arc::clone(&random),
+        Arc::clone(&config),
+        Arc::clone(&nodes),
+        settings.shared_store,
+    ));
+    tokio::spawn(Arc::clone(&roster).run(stopping.clone()));
+    let config_server = ConfigServer {
+        config: Arc::clone(&config),
+        clock: Arc::clone(&clock),
+        deployment_id: deployment.id.clone(),
+        pepper: deployment.pepper.clone(),
+        bookmark_interval: settings.bookmark_interval,
+        debounce: settings.debounce,
+        nodes: Arc::clone(&nodes),
+        roster: Arc::clone(&roster),
+        admission: Admission::new(settings.streams_per_second),
+        drained: AtomicU32::new(0),
+        stopping: stopping.clone(),
+    };
     let door = Door {
         store: Arc::clone(&store),
         random: Arc::clone(&random),
@@ -260,7 +293,6 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         config: Arc::clone(&config),
     };
     let own = OwnCredentials::make(&*random);
-    let view_key: [u8; 32] = random_bytes(&*random);
     Ok(ControlPlane {
         settings,
         config,
@@ -279,15 +311,12 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         store,
         deployment_id: deployment.id,
         pepper: deployment.pepper,
-        view: Arc::new(View {
-            key: SealKey::new(view_key),
-            random,
-        }),
-        view_key,
-        nodes: Arc::new(Mutex::new(BTreeMap::new())),
+        config_server: Arc::new(config_server),
+        nodes,
+        roster,
         door: Arc::new(door),
         tls,
-        stopping: CancellationToken::new(),
+        stopping,
     })
 }
 
@@ -388,6 +417,11 @@ impl ControlPlane {
             }))
             .add_service(RouteServiceServer::new(RouteServer { config: config() }))
             .add_service(PriceServiceServer::new(PriceServer { config: config() }))
+            .add_service(NodeServiceServer::new(NodeServer {
+                config: config(),
+                roster: Arc::clone(&self.roster),
+                door: Arc::clone(&self.door),
+            }))
             .add_service(UsageQueryServiceServer::new(UsageQueryServer {
                 config: config(),
                 store: Arc::clone(&self.store),
@@ -396,17 +430,7 @@ impl ControlPlane {
                 &self.door,
             ))))
             .add_service(JoinServiceServer::new(JoinServer(Arc::clone(&self.door))))
-            .add_service(ConfigServiceServer::new(ConfigServer {
-                config: config(),
-                deployment_id: self.deployment_id.clone(),
-                pepper: self.pepper.clone(),
-                view: Arc::clone(&self.view),
-                view_key: self.view_key,
-                bookmark_interval: self.settings.bookmark_interval,
-                debounce: self.settings.debounce,
-                nodes: Arc::clone(&self.nodes),
-                stopping: self.stopping.clone(),
-            }))
+            .add_service(ConfigServiceServer(Arc::clone(&self.config_server)))
             .add_service(UsageServiceServer::new(UsageServer {
                 books: Arc::clone(&self.books),
                 stopping: self.stopping.clone(),
@@ -469,11 +493,14 @@ impl ControlPlane {
     /// Adds this side's metrics in Prometheus' text format.
     pub fn metrics(&self, out: &mut String) {
         let state = self.config.state();
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let connected = nodes.values().filter(|node| node.streams > 0).count();
+        let nodes = self.nodes.all();
+        let connected = nodes
+            .values()
+            .filter(|(node, _)| node.stream.is_some())
+            .count();
         let current = nodes
             .values()
-            .filter(|node| node.applied == state.snapshot.version)
+            .filter(|(node, _)| node.applied == state.snapshot.version)
             .count();
         let mut gauge = |name: &str, help: &str, value: u64| {
             let _writing_to_a_string_works = write!(
@@ -491,6 +518,11 @@ impl ControlPlane {
             "xai_config_objects",
             "Objects of the configuration.",
             count(state.records.len()),
+        );
+        gauge(
+            "xai_config_withheld",
+            "Rows of the store that are not in force as they stand there.",
+            count(state.withheld.len()),
         );
         gauge(
             "xai_nodes_connected",

@@ -114,6 +114,8 @@ async fn make(
         kind: ResourceKind::Account,
         id: ROOT.to_owned(),
     };
+    let root = object(Kind::Account(root)).encode_to_vec();
+    let prices = object(Kind::PriceTable(prices)).encode_to_vec();
     let counter = |value: u64| Counter { value }.encode_to_vec();
     let text = |value: String| Text { value }.encode_to_vec();
     let put = |key: Key, value: Vec<u8>| Op::Put(key.to_string(), value);
@@ -124,14 +126,10 @@ async fn make(
         put(Key::KeyEncryptionKey, text(kek.id().to_string())),
         put(Key::Pepper, Sealed { value: sealed }.encode_to_vec()),
         put(Key::Head, counter(1)),
-        put(
-            Key::Config(root_name),
-            object(Kind::Account(root)).encode_to_vec(),
-        ),
-        put(
-            Key::Config(price_name),
-            object(Kind::PriceTable(prices)).encode_to_vec(),
-        ),
+        put(Key::Config(root_name.clone()), root.clone()),
+        put(Key::Good(root_name), root),
+        put(Key::Config(price_name.clone()), prices.clone()),
+        put(Key::Good(price_name), prices),
     ];
     // Whoever loses the race finds what the winner made.
     store

@@ -1,100 +1,55 @@
 //! The configuration as the control plane holds it, and the one way to change it.
 //!
 //! Invariants: every change is one transaction that raises the head; it is compiled with the nodes' own code before it is committed, so
-//! an invalid one is refused here and never reaches a node (law 10).
+//! an invalid one is refused here and never reaches a node (law 10). What is in force is decided by the rows of the store alone, which
+//! every replica follows: its own writes come back to it like those of others, in one order (`docs/decisions/0202-config-follows-the-store.md`).
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+mod desk;
+mod follow;
+mod sealing;
+mod state;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use prost::Message as _;
 use proxyxai_core::{
     access::{Caller, Role},
-    ports::{Clock, Random, random_bytes},
-    secret::seal::{SealKey, open, seal},
-    snapshot::{Change, Content, ResourceKind, ResourceName, Snapshot, Version},
+    ports::{Clock, Random},
+    secret::seal::SealKey,
+    snapshot::{Change, Content, ResourceName, Snapshot, Version},
 };
-use proxyxai_proto::{
-    config::v1::{Resource, UpstreamKey, resource::Kind},
-    store::v1::{Counter, StoredResource},
-};
+use proxyxai_proto::store::v1::{Counter, StoredResource};
 use tokio::sync::{Mutex, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     audit::{self, Deed, Trail},
-    publish::Published,
+    publish::Publisher,
     status::Fault,
-    store::{
-        Compare, Op, Range, Store, StoreError, Txn,
-        keyspace::{self, Key},
-    },
+    store::{Compare, MAX_OPS, Op, Store, Txn, keyspace::Key},
 };
+
+pub(crate) use sealing::map_secret;
+pub(crate) use state::State;
+
+use follow::Follower;
+use sealing::Sealing;
 
 /// Tries before a write gives up on others that keep changing the same.
 const TRIES: usize = 8;
-/// Objects changed by one call: the transaction needs room for the head and for the record of the audit trail.
-const MAX_EDITS: usize = crate::store::MAX_OPS - 1 - audit::OPS;
-
-/// An object as it is stored, and when it was written.
-#[derive(Clone)]
-pub(crate) struct Record {
-    pub(crate) stored: StoredResource,
-    mod_revision: u64,
-}
-
-/// One moment of the configuration.
-#[derive(Clone)]
-pub(crate) struct State {
-    pub(crate) records: BTreeMap<ResourceName, Record>,
-    pub(crate) content: Content,
-    pub(crate) snapshot: Arc<Snapshot>,
-    head_revision: u64,
-}
-
-impl State {
-    /// Objects of one kind, in the order of their ids.
-    pub(crate) fn of_kind(&self, kind: ResourceKind) -> impl Iterator<Item = &StoredResource> {
-        self.after(kind, "")
-    }
-
-    /// Objects of one kind whose ids come after this one, in their order.
-    pub(crate) fn after(
-        &self,
-        kind: ResourceKind,
-        id: &str,
-    ) -> impl Iterator<Item = &StoredResource> {
-        let from = ResourceName {
-            kind,
-            id: id.to_owned(),
-        };
-        self.records
-            .range((Bound::Excluded(from), Bound::Unbounded))
-            .take_while(move |(name, _)| name.kind == kind)
-            .map(|(_, record)| &record.stored)
-    }
-
-    /// The version of an object: the revision of the store at its last write; 0 when there is none.
-    pub(crate) fn version(&self, name: &ResourceName) -> u64 {
-        self.records
-            .get(name)
-            .map_or(0, |record| record.mod_revision)
-    }
-
-    /// One object.
-    pub(crate) fn get(&self, kind: ResourceKind, id: &str) -> Option<&StoredResource> {
-        self.records
-            .get(&ResourceName {
-                kind,
-                id: id.to_owned(),
-            })
-            .map(|record| &record.stored)
-    }
-}
+/// Objects changed by one call: each takes two operations, the head one, and the record of the audit trail some.
+const MAX_EDITS: usize = (MAX_OPS - 1 - audit::OPS) / 2;
+/// How long a change may take to come back from the store.
+const ECHO: Duration = Duration::from_secs(10);
 
 /// One step of a change.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a handful of them live for the time of one call"
-)]
 pub(crate) enum Edit {
     /// Put, with secrets in plain.
     Put(StoredResource),
@@ -102,21 +57,37 @@ pub(crate) enum Edit {
     Delete(ResourceName),
 }
 
+/// What the configuration and its follower both hold.
+struct Shared {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    sealing: Arc<Sealing>,
+    state: ArcSwap<State>,
+    publisher: Arc<Publisher>,
+    /// Revision of the store up to which everything was taken in.
+    seen: watch::Sender<u64>,
+    following: AtomicBool,
+}
+
 /// Holds and changes the configuration.
 pub(crate) struct ConfigStore {
-    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
     random: Arc<dyn Random>,
     pub(crate) clock: Arc<dyn Clock>,
-    kek: SealKey,
-    generation: u64,
     trail: Arc<Trail>,
-    state: ArcSwap<State>,
     writer: Mutex<()>,
-    published: watch::Sender<Arc<Published>>,
+    _until_dropped: DropGuard,
+}
+
+/// What a change was committed as.
+#[derive(Debug, Clone, Copy)]
+struct Committed {
+    revision: u64,
+    succeeded: bool,
 }
 
 impl ConfigStore {
-    /// Reads the configuration from the store.
+    /// Reads the configuration from the store, and follows it from then on.
     pub(crate) async fn load(
         store: Arc<dyn Store>,
         random: Arc<dyn Random>,
@@ -124,37 +95,51 @@ impl ConfigStore {
         kek: SealKey,
         generation: u64,
         trail: Arc<Trail>,
+        publisher: Arc<Publisher>,
     ) -> Result<Self, Fault> {
-        let empty = State {
-            records: BTreeMap::new(),
-            content: Content::default(),
-            snapshot: Arc::new(Snapshot::empty()),
-            head_revision: 0,
-        };
-        let (published, _) = watch::channel(Arc::new(Published::empty()));
-        let config = Self {
+        let shared = Arc::new(Shared {
             store,
+            clock: Arc::clone(&clock),
+            sealing: Arc::new(Sealing { kek, generation }),
+            state: ArcSwap::from_pointee(State::empty()),
+            publisher,
+            seen: watch::Sender::new(0),
+            following: AtomicBool::new(false),
+        });
+        let follower = Follower::start(Arc::clone(&shared)).await?;
+        let stopping = CancellationToken::new();
+        let until = stopping.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = until.cancelled() => {}
+                () = follower.run() => {}
+            }
+        });
+        Ok(Self {
+            shared,
             random,
             clock,
-            kek,
-            generation,
             trail,
-            state: ArcSwap::from_pointee(empty),
             writer: Mutex::new(()),
-            published,
-        };
-        config.reload().await?;
-        Ok(config)
+            _until_dropped: stopping.drop_guard(),
+        })
     }
 
     /// The configuration now.
     pub(crate) fn state(&self) -> Arc<State> {
-        self.state.load_full()
+        self.shared.state.load_full()
     }
 
-    /// Follows what is published.
-    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Published>> {
-        self.published.subscribe()
+    /// What nodes are sent.
+    pub(crate) fn publisher(&self) -> &Arc<Publisher> {
+        &self.shared.publisher
+    }
+
+    /// Whether it is proven that changes of the store reach this process: a read of the store had its newest state when the watch began,
+    /// and the watch lasts. A watch that hears nothing for too long is lost by the store's own rules, also when nothing changes.
+    pub(crate) fn is_following(&self) -> bool {
+        self.shared.following.load(Ordering::Acquire)
     }
 
     /// The random source, for ids.
@@ -172,6 +157,8 @@ impl ConfigStore {
     ) -> Result<T, Fault> {
         let _one_at_a_time = self.writer.lock().await;
         for _ in 0..TRIES {
+            let mut seen = self.shared.seen.subscribe();
+            let known = *seen.borrow_and_update();
             let state = self.state();
             let (edits, answer) = match decide(&state) {
                 Ok(decided) => decided,
@@ -180,18 +167,20 @@ impl ConfigStore {
             if edits.is_empty() {
                 return Ok(answer);
             }
-            match self.commit(caller, action, &state, edits).await {
-                Ok(true) => return Ok(answer),
-                Ok(false) => self.reload().await?,
-                Err(error) => {
-                    // It may have been done: then nodes must not wait for the next change to see it.
-                    if matches!(&error, Fault::Store(StoreError::Ambiguous { .. }))
-                        && let Err(error) = self.reload().await
-                    {
-                        tracing::warn!(%error, "whether a change was made shows with the next one");
-                    }
-                    return Err(error);
+            let done = self.commit(caller, action, &state, edits).await?;
+            let news = |seen: &u64| {
+                if done.succeeded {
+                    *seen >= done.revision
+                } else {
+                    *seen > known
                 }
+            };
+            let echo = tokio::time::timeout(ECHO, seen.wait_for(news)).await;
+            if done.succeeded {
+                return match echo {
+                    Ok(Ok(_)) => Ok(answer),
+                    Ok(Err(_)) | Err(_) => Err(Fault::Unseen),
+                };
             }
         }
         Err(Fault::Contended)
@@ -211,6 +200,7 @@ impl ConfigStore {
             | Fault::Precondition(_)
             | Fault::Rejected(_)
             | Fault::Contended
+            | Fault::Unseen
             | Fault::Store(_)
             | Fault::Damaged(_)
             | Fault::Defect(_) => false,
@@ -239,14 +229,13 @@ impl ConfigStore {
         action: &str,
         state: &State,
         edits: Vec<Edit>,
-    ) -> Result<bool, Fault> {
+    ) -> Result<Committed, Fault> {
         if edits.len() > MAX_EDITS {
             return Err(Fault::Invalid(format!(
                 "one call changes at most {MAX_EDITS} objects"
             )));
         }
         let head = state.snapshot.version.revision.saturating_add(1);
-        let mut next = state.clone();
         let mut txn = Txn {
             compares: vec![Compare::ModRevision(
                 Key::Head.to_string(),
@@ -256,301 +245,83 @@ impl ConfigStore {
         };
         let mut changes = Vec::with_capacity(edits.len());
         for edit in edits {
-            changes.push(self.stage(&mut next, &mut txn, edit)?);
+            changes.push(self.stage(state, &mut txn, edit)?);
         }
-        let version = Version {
-            generation: self.generation,
-            revision: head,
-        };
-        changes
-            .iter()
-            .cloned()
-            .for_each(|change| next.content.apply(change));
-        let snapshot = state
-            .snapshot
-            .advance(version, &next.content, &changes)
-            .map_err(Fault::Rejected)?;
-        next.snapshot = Arc::new(snapshot);
+        let next = compiled(state, head, &changes)?;
         txn.then.push(Op::Put(
             Key::Head.to_string(),
             Counter { value: head }.encode_to_vec(),
         ));
-        let written: Vec<ResourceName> = changes.iter().filter_map(name_of).collect();
-        let accounts = &next.snapshot.accounts;
         let recorded = changes
             .iter()
             .map(|change| {
+                let (before, after) = (&state.snapshot.accounts, &next.accounts);
                 self.trail
-                    .config_change(&state.content, &state.snapshot.accounts, change, accounts)
+                    .config_change(&state.content, before, change, after)
             })
             .collect::<Result<_, _>>()?;
         let deed = Deed {
             caller,
             action,
-            accounts,
+            accounts: &next.accounts,
         };
         let done = self.trail.commit(&deed, recorded, txn).await?;
-        if done.succeeded {
-            next.head_revision = done.revision;
-            for name in written {
-                if let Some(record) = next.records.get_mut(&name) {
-                    record.mod_revision = done.revision;
-                }
-            }
-            self.publish(next, Some((state.snapshot.version, changes)));
-        }
-        Ok(done.succeeded)
+        Ok(Committed {
+            revision: done.revision,
+            succeeded: done.succeeded,
+        })
     }
 
-    /// Adds one edit to the transaction and to the next state.
-    fn stage(&self, next: &mut State, txn: &mut Txn, edit: Edit) -> Result<Change, Fault> {
-        let stored = match edit {
-            Edit::Put(stored) => stored,
-            Edit::Delete(name) => {
-                let old = next
-                    .records
-                    .remove(&name)
-                    .map_or(0, |record| record.mod_revision);
-                let key = Key::Config(name.clone()).to_string();
-                txn.compares.push(Compare::ModRevision(key.clone(), old));
-                txn.then.push(Op::Delete(key));
-                return Ok(Change::Remove(name));
+    /// Adds one edit to the transaction.
+    fn stage(&self, state: &State, txn: &mut Txn, edit: Edit) -> Result<Change, Fault> {
+        let (name, put) = match edit {
+            Edit::Delete(name) => (name, None),
+            Edit::Put(stored) => {
+                let resource = stored
+                    .resource
+                    .clone()
+                    .ok_or_else(|| Fault::Defect("an object without content".to_owned()))?;
+                let name = ResourceName::of(&resource)
+                    .ok_or_else(|| Fault::Defect("an object without a kind".to_owned()))?;
+                (name, Some((stored, resource)))
             }
         };
-        let resource = stored
-            .resource
-            .clone()
-            .ok_or_else(|| Fault::Defect("an object without content".to_owned()))?;
-        let name = ResourceName::of(&resource)
-            .ok_or_else(|| Fault::Defect("an object without a kind".to_owned()))?;
         let key = Key::Config(name.clone()).to_string();
+        let good = Key::Good(name.clone()).to_string();
+        let written = state.mod_revision(&name);
+        txn.compares
+            .push(Compare::ModRevision(key.clone(), written));
+        let Some((stored, resource)) = put else {
+            txn.then.extend([Op::Delete(key), Op::Delete(good)]);
+            return Ok(Change::Remove(name));
+        };
         let sealed = StoredResource {
-            resource: Some(self.sealed(&key, &resource)?),
+            resource: Some(self.shared.sealing.sealed(&*self.random, &key, &resource)?),
             ..stored
         };
-        let old = next
-            .records
-            .get(&name)
-            .map_or(0, |record| record.mod_revision);
-        txn.compares.push(Compare::ModRevision(key.clone(), old));
-        txn.then.push(Op::Put(key, sealed.encode_to_vec()));
-        next.records.insert(
-            name,
-            Record {
-                stored: sealed,
-                mod_revision: old,
-            },
-        );
+        let value = sealed.encode_to_vec();
+        txn.then
+            .extend([Op::Put(key, value.clone()), Op::Put(good, value)]);
         Ok(Change::Upsert(Arc::new(resource)))
     }
-
-    /// Reads everything anew and publishes it.
-    async fn reload(&self) -> Result<(), Fault> {
-        let page = self
-            .store
-            .range(Range::prefix(keyspace::CONFIG_PREFIX))
-            .await?;
-        let (mut records, mut content, mut head, mut head_revision) =
-            (BTreeMap::new(), Content::default(), 0, 0);
-        for entry in page.entries {
-            match Key::parse(&entry.key) {
-                Some(Key::Head) => {
-                    head = keyspace::decode::<Counter>(&entry.key, &entry.value)?.value;
-                    head_revision = entry.mod_revision;
-                }
-                Some(Key::Config(name)) => {
-                    let stored: StoredResource = keyspace::decode(&entry.key, &entry.value)?;
-                    let resource = stored.resource.clone().unwrap_or_default();
-                    content.upsert(Arc::new(self.opened(&entry.key, resource)?));
-                    records.insert(
-                        name,
-                        Record {
-                            stored,
-                            mod_revision: entry.mod_revision,
-                        },
-                    );
-                }
-                _ => tracing::warn!(
-                    key = entry.key,
-                    "the store holds a key that this version does not know"
-                ),
-            }
-        }
-        let version = Version {
-            generation: self.generation,
-            revision: head,
-        };
-        let snapshot = Arc::new(Snapshot::compile(version, &content).map_err(Fault::Rejected)?);
-        self.publish(
-            State {
-                records,
-                content,
-                snapshot,
-                head_revision,
-            },
-            None,
-        );
-        Ok(())
-    }
-
-    fn publish(&self, state: State, step: Option<(Version, Vec<Change>)>) {
-        let published = Published::new(state.snapshot.version, state.content.clone(), step);
-        self.state.store(Arc::new(state));
-        self.published.send_replace(Arc::new(published));
-    }
-
-    fn sealed(&self, key: &str, resource: &Resource) -> Result<Resource, Fault> {
-        map_secret(resource.clone(), |secret| {
-            seal(
-                &self.kek,
-                random_bytes(&*self.random),
-                &self.place(key),
-                secret,
-            )
-            .map_err(|error| Fault::Defect(error.to_string()))
-        })
-    }
-
-    fn opened(&self, key: &str, resource: Resource) -> Result<Resource, Fault> {
-        map_secret(resource, |sealed| {
-            let plain = open(&self.kek, &self.place(key), sealed)
-                .map_err(|error| Fault::sealed(key, &error))?;
-            Ok(plain.to_vec())
-        })
-    }
-
-    /// Where a secret stands: a ciphertext that is moved does not open.
-    fn place(&self, key: &str) -> Vec<u8> {
-        [key.as_bytes(), &[0], &self.generation.to_le_bytes()].concat()
-    }
 }
 
-/// Replaces the secret of an upstream key; other resources have none.
-pub(crate) fn map_secret<E>(
-    resource: Resource,
-    map: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
-) -> Result<Resource, E> {
-    match resource.kind {
-        Some(Kind::UpstreamKey(key)) => {
-            let secret = map(&key.secret)?;
-            Ok(Resource {
-                kind: Some(Kind::UpstreamKey(UpstreamKey { secret, ..key })),
-            })
-        }
-        other => Ok(Resource { kind: other }),
-    }
-}
-
-fn name_of(change: &Change) -> Option<ResourceName> {
-    match change {
-        Change::Upsert(resource) => ResourceName::of(resource),
-        Change::Remove(name) => Some(name.clone()),
-    }
+/// What changes come to; refuses those that do not fit to what is in force.
+fn compiled(state: &State, revision: u64, changes: &[Change]) -> Result<Snapshot, Fault> {
+    let mut content: Content = state.content.clone();
+    changes
+        .iter()
+        .cloned()
+        .for_each(|change| content.apply(change));
+    let version = Version {
+        revision,
+        ..state.snapshot.version
+    };
+    state
+        .snapshot
+        .advance(version, &content, changes)
+        .map_err(Fault::Rejected)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        sync::{Arc, Mutex},
-        time::Duration,
-    };
-
-    use proxyxai_core::{
-        ports::{Clock, Random},
-        secret::seal::SealKey,
-        snapshot::ResourceKind,
-    };
-    use proxyxai_proto::{
-        config::v1::{Account, Resource, resource::Kind},
-        store::v1::StoredResource,
-    };
-
-    use super::{Caller, ConfigStore, Edit, Fault, Range, Role, Store, StoreError, Trail};
-    use crate::{
-        bootstrap,
-        store::{
-            keyspace::AUDIT_RECORD_PREFIX,
-            sim::{Faults, SimStore},
-        },
-    };
-
-    struct Still;
-
-    impl Clock for Still {
-        fn monotonic(&self) -> Duration {
-            Duration::ZERO
-        }
-
-        fn unix_ms(&self) -> i64 {
-            1
-        }
-    }
-
-    #[derive(Default)]
-    struct Counting(Mutex<u8>);
-
-    impl Random for Counting {
-        fn fill(&self, bytes: &mut [u8]) {
-            let mut next = self.0.lock().unwrap();
-            for byte in bytes {
-                *next = next.wrapping_add(1);
-                *byte = *next;
-            }
-        }
-    }
-
-    /// An account whose id is its name, below root.
-    fn account(id: &str) -> StoredResource {
-        StoredResource {
-            resource: Some(Resource {
-                kind: Some(Kind::Account(Account {
-                    id: id.to_owned(),
-                    parent_id: "root".to_owned(),
-                    name: id.to_owned(),
-                    ..Account::default()
-                })),
-            }),
-            ..StoredResource::default()
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_change_without_an_answer_is_shown_if_it_was_made() {
-        let sim = SimStore::new(5);
-        let store: Arc<dyn Store> = Arc::new(sim.clone());
-        let (random, clock): (Arc<dyn Random>, Arc<dyn Clock>) =
-            (Arc::new(Counting::default()), Arc::new(Still));
-        let kek = || SealKey::new([1; 32]);
-        bootstrap::deployment(&store, &*random, &*clock, &kek())
-            .await
-            .unwrap();
-        let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&clock)).unwrap());
-        let root = Caller::of_deployment("test", Role::Root);
-        let config = ConfigStore::load(Arc::clone(&store), random, clock, kek(), 1, trail)
-            .await
-            .unwrap();
-        sim.set_faults(Faults {
-            ambiguous: 1000,
-            ..Faults::default()
-        });
-        let mut made = [0, 0];
-        for number in 0..20 {
-            let id = format!("a{number}");
-            let edit = |_: &_| Ok((vec![Edit::Put(account(&id))], ()));
-            let answer = config.edit(&root, "Test", edit).await;
-            assert!(matches!(
-                answer,
-                Err(Fault::Store(StoreError::Ambiguous { .. }))
-            ));
-            let key = format!("cfg/account/{id}");
-            let stored = store.get(&key).await.unwrap().is_some();
-            let shown = config.state().get(ResourceKind::Account, &id).is_some();
-            assert_eq!(shown, stored, "{id}");
-            made[usize::from(stored)] += 1_u32;
-        }
-        assert!(made.iter().all(|count| *count > 0), "{made:?}");
-        // What was made is in the audit trail, and nothing else is.
-        let page = store.range(Range::prefix(AUDIT_RECORD_PREFIX)).await;
-        assert_eq!(u32::try_from(page.unwrap().entries.len()), Ok(made[1]));
-    }
-}
+mod tests;

@@ -37,6 +37,8 @@ use crate::{
 
 pub(crate) use service::{JoinServer, JoinTokenServer};
 
+/// What stands before a node's id in the name of the credential that its certificate makes.
+pub(crate) const NODE_CREDENTIAL: &str = "node/";
 /// Tries before a write gives up on others that keep changing the same.
 const TRIES: usize = 8;
 
@@ -261,7 +263,7 @@ impl Door {
             };
             let changes = vec![
                 self.token_change(&token.id, Some(&before), &after)?,
-                self.node_change(node, &joined)?,
+                self.node_change(node, None, &joined)?,
             ];
             let caller = Caller {
                 credential: format!("join-token/{}", token.id),
@@ -310,6 +312,49 @@ impl Door {
         }
     }
 
+    /// Takes a node out of the deployment: its certificate and its renewal secret are refused from now on, and nobody gets its id again.
+    /// `roster` is its row among the nodes that were sent a configuration. Says whether there was any such node.
+    pub(crate) async fn remove_node(
+        &self,
+        caller: &Caller,
+        id: &str,
+        roster: Option<&Entry>,
+    ) -> Result<bool, Fault> {
+        let key = Key::Node(id.to_owned()).to_string();
+        for _ in 0..TRIES {
+            let known = self.read::<stored::Node>(&key).await?;
+            let known = known.filter(|(_, row)| !row.removed);
+            let mut txn = Txn::default();
+            if let Some(row) = roster {
+                txn.then.push(Op::Delete(row.key.clone()));
+            }
+            let change = match (&known, roster) {
+                (Some((entry, before)), _) => {
+                    let after = stored::Node {
+                        removed: true,
+                        ..before.clone()
+                    };
+                    let unchanged = Compare::unchanged(key.clone(), Some(entry));
+                    txn.compares.push(unchanged);
+                    txn.then.push(Op::Put(key.clone(), after.encode_to_vec()));
+                    self.node_change(id, Some(before), &after)?
+                }
+                // It came without a certificate of its own, as the node of a control plane's process does.
+                (None, Some(row)) => {
+                    let (message, row) = ("proxyxai.store.v1.RosterRow", &row.value);
+                    self.trail
+                        .change(("node", id), Vec::new(), message, Some(row), None)?
+                }
+                (None, None) => return Ok(false),
+            };
+            if self.record(caller, "RemoveNode", vec![change], txn).await? {
+                tracing::info!(node = id, "a node was removed");
+                return Ok(true);
+            }
+        }
+        Err(Fault::Contended)
+    }
+
     /// Commits a transaction together with its record in the audit trail.
     async fn record(
         &self,
@@ -342,11 +387,19 @@ impl Door {
         )
     }
 
-    fn node_change(&self, id: &str, joined: &stored::Node) -> Result<AuditChange, Fault> {
-        let message = "proxyxai.store.v1.Node";
-        let after = joined.encode_to_vec();
-        self.trail
-            .change(("node", id), Vec::new(), message, None, Some(&after))
+    fn node_change(
+        &self,
+        id: &str,
+        before: Option<&stored::Node>,
+        after: &stored::Node,
+    ) -> Result<AuditChange, Fault> {
+        self.trail.change(
+            ("node", id),
+            Vec::new(),
+            "proxyxai.store.v1.Node",
+            before.map(stored::Node::encode_to_vec).as_deref(),
+            Some(&after.encode_to_vec()),
+        )
     }
 
     fn certificate(&self, node: &str, request: &[u8]) -> Result<NodeCertificate, JoinRefusal> {
@@ -376,7 +429,7 @@ impl Door {
 /// A node, as calls see it.
 fn node_caller(node: &str) -> Caller {
     Caller {
-        credential: format!("node/{node}"),
+        credential: format!("{NODE_CREDENTIAL}{node}"),
         role: Role::Node,
         account: ROOT.to_owned(),
         expires_unix_ms: None,

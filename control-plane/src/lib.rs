@@ -1,6 +1,7 @@
 //! The side of ProxyXAI that owns state: the store, the admin API, the publisher of configuration, the books of usage.
 
 pub mod admin;
+mod admission;
 pub mod app;
 mod audit;
 mod auth;
@@ -10,10 +11,14 @@ mod bootstrap;
 mod config_service;
 mod config_store;
 mod join;
+mod node_service;
+mod nodes;
 mod publish;
 mod rollup;
+mod roster;
 mod status;
 pub mod store;
+mod stream;
 pub mod tick;
 pub mod tls;
 mod usage_query;

@@ -72,6 +72,11 @@ pub(crate) enum Fault {
     /// Others changed the same things at the same time, again and again.
     #[error("others keep changing the same objects; try again")]
     Contended,
+    /// The change is made, and did not come back from the store in time.
+    #[error(
+        "the change is made, but this replica of the control plane has not seen it yet; read it again before you repeat it"
+    )]
+    Unseen,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -120,6 +125,7 @@ impl Fault {
             Self::Exists { .. } => Code::AlreadyExists,
             Self::Precondition(_) | Self::InUse { .. } => Code::FailedPrecondition,
             Self::Contended | Self::Stale { .. } => Code::Aborted,
+            Self::Unseen => Code::DeadlineExceeded,
             Self::Damaged(_) => Code::DataLoss,
             Self::Store(StoreError::TooLarge { .. }) => Code::ResourceExhausted,
             Self::Store(StoreError::Failed { .. } | StoreError::Closed) => Code::Unavailable,
@@ -143,6 +149,7 @@ impl Fault {
             Self::InUse { .. } => "IN_USE",
             Self::Stale { .. } => "STALE_RESOURCE_VERSION",
             Self::Contended => "CONTENDED",
+            Self::Unseen => "NOT_SEEN_YET",
             Self::Damaged(_) => "STORE_DAMAGED",
             Self::Store(StoreError::TooLarge { .. }) => "TOO_LARGE",
             Self::Store(StoreError::Failed { .. } | StoreError::Closed) => "STORE_UNAVAILABLE",
@@ -190,6 +197,7 @@ impl Fault {
             }
             Self::Invalid(_)
             | Self::Denied(_)
+            | Self::Unseen
             | Self::Store(
                 StoreError::TooLarge { .. }
                 | StoreError::Ambiguous { .. }

@@ -6,6 +6,7 @@
 pub mod checks;
 pub mod compile;
 pub mod content;
+pub mod fit;
 pub mod invalidation;
 pub mod key_table;
 pub mod key_terms;
@@ -13,6 +14,7 @@ pub mod version;
 
 pub use compile::{Provider, ProviderIndex, Rejection, Snapshot, UpstreamKey};
 pub use content::{Change, Content, Digest, ResourceKind, ResourceName};
+pub use fit::{Fitted, Newcomers, fit};
 pub use invalidation::{Heard, InvalidationLog};
 pub use key_table::{KeyId, KeyRecord, KeyTable, KeyTableBuilder};
 pub use key_terms::KeyTerms;

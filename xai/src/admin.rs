@@ -7,6 +7,7 @@ pub mod connection;
 pub mod credential;
 pub mod join_token;
 pub mod key;
+pub mod node;
 pub mod options;
 pub mod price;
 pub mod provider;
@@ -19,26 +20,33 @@ pub mod whoami;
 
 use clap::{Args, Subcommand};
 
-use crate::{environment::Environment, failure::Failure};
+use crate::{environment::Environment, failure::Failure, output::Output, settings::value::Span};
+use api::Api;
 use connection::Connection;
 
 /// What can be administered.
 #[derive(Debug, Subcommand)]
 pub enum Noun {
     /// Upstream APIs.
-    Provider(Admin<provider::Verb>),
+    Provider(Configure<provider::Verb>),
     /// Secrets of providers.
-    UpstreamKey(Admin<upstream_key::Verb>),
+    UpstreamKey(Configure<upstream_key::Verb>),
     /// Which models go to which providers.
-    Route(Admin<route::Verb>),
+    Route(Configure<route::Verb>),
     /// Tables of list prices, one of them in force.
-    Price(Admin<price::Verb>),
+    Price(Configure<price::Verb>),
     /// The subaccount tree.
-    Account(Admin<account::Verb>),
+    Account(Configure<account::Verb>),
     /// Virtual keys.
-    Key(Admin<key::Verb>),
+    Key(Configure<key::Verb>),
     /// What lets nodes into the deployment.
     JoinToken(Admin<join_token::Verb>),
+    /// List the nodes: what each runs, and whether it follows.
+    Nodes(node::All),
+    /// List what stands in the store and is not in force as it stands there.
+    Withheld(node::All),
+    /// One node.
+    Node(Admin<node::Verb>),
     /// What was used, and what it cost.
     Usage(usage::Usage),
     /// Who may administer what.
@@ -59,6 +67,25 @@ pub struct Admin<V: Subcommand> {
     verb: V,
 }
 
+/// A verb of what is part of the configuration, so that nodes have to hear of it.
+#[derive(Debug, Args)]
+pub struct Configure<V: Subcommand> {
+    #[command(flatten)]
+    connection: Connection,
+    /// Then wait until every live node enforces the newest configuration, so long at most; fails, and names them, when some do not.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SPAN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "30s"
+    )]
+    wait: Option<Span>,
+    #[command(subcommand)]
+    verb: V,
+}
+
 /// Does what was asked for.
 ///
 /// # Errors
@@ -70,25 +97,50 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("the system gives no event loop: {error}")))?;
     runtime.block_on(async {
         match noun {
-            Noun::Provider(Admin { connection, verb }) => {
-                provider::run(verb, &connection.open(environment)?, connection.output()).await
+            Noun::Provider(admin) => {
+                let (api, output) = admin.open(environment)?;
+                provider::run(admin.verb, &api, output).await?;
+                applied(admin.wait, &api).await
             }
-            Noun::UpstreamKey(Admin { connection, verb }) => {
-                upstream_key::run(verb, &connection.open(environment)?, connection.output()).await
+            Noun::UpstreamKey(admin) => {
+                let (api, output) = admin.open(environment)?;
+                upstream_key::run(admin.verb, &api, output).await?;
+                applied(admin.wait, &api).await
             }
-            Noun::Route(Admin { connection, verb }) => {
-                route::run(verb, &connection.open(environment)?, connection.output()).await
+            Noun::Route(admin) => {
+                let (api, output) = admin.open(environment)?;
+                route::run(admin.verb, &api, output).await?;
+                applied(admin.wait, &api).await
             }
-            Noun::Price(Admin { connection, verb }) => {
-                price::run(verb, &connection.open(environment)?, connection.output()).await
+            Noun::Account(admin) => {
+                let (api, output) = admin.open(environment)?;
+                account::run(admin.verb, &api, output).await?;
+                applied(admin.wait, &api).await
             }
-            Noun::Account(Admin { connection, verb }) => {
-                account::run(verb, &connection.open(environment)?, connection.output()).await
+            Noun::Key(Configure {
+                connection,
+                wait,
+                verb,
+            }) => {
+                key::run(verb, &connection, environment).await?;
+                match wait {
+                    Some(_) => applied(wait, &connection.open(environment)?).await,
+                    None => Ok(()),
+                }
+            }
+            Noun::Price(admin) => {
+                let (api, output) = admin.open(environment)?;
+                price::run(admin.verb, &api, output).await?;
+                applied(admin.wait, &api).await
             }
             Noun::JoinToken(Admin { connection, verb }) => {
                 join_token::run(verb, &connection.open(environment)?, connection.output()).await
             }
-            Noun::Key(Admin { connection, verb }) => key::run(verb, &connection, environment).await,
+            Noun::Nodes(all) => node::list(&all, environment).await,
+            Noun::Withheld(all) => node::list_withheld(&all, environment).await,
+            Noun::Node(Admin { connection, verb }) => {
+                node::run(verb, &connection.open(environment)?, connection.output()).await
+            }
             Noun::Usage(usage) => usage::run(usage, environment).await,
             Noun::Credential(Admin { connection, verb }) => {
                 credential::run(verb, &connection.open(environment)?, connection.output()).await
@@ -99,4 +151,18 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
             Noun::WhoAmI(whoami) => whoami::run(whoami, environment).await,
         }
     })
+}
+
+impl<V: Subcommand> Configure<V> {
+    fn open(&self, environment: &Environment) -> Result<(Api, Output), Failure> {
+        Ok((self.connection.open(environment)?, self.connection.output()))
+    }
+}
+
+/// Waits until what was done is enforced, when that is asked for.
+async fn applied(wait: Option<Span>, api: &Api) -> Result<(), Failure> {
+    match wait {
+        Some(within) => node::wait(api, within.0).await,
+        None => Ok(()),
+    }
 }

@@ -32,7 +32,7 @@ pub use sim::sim;
 use crate::{
     environment::Environment,
     failure::Failure,
-    settings::{Line, Settings, value::LogFormat},
+    settings::{Line, Settings, store::StoreKind, value::LogFormat},
     system::{SystemClock, SystemRandomness},
 };
 use data::DataDir;
@@ -104,6 +104,7 @@ impl Gateway {
         let control_settings = control_plane::Settings {
             names: settings.grpc_names.0.clone(),
             audit_keep: settings.audit_keep.0,
+            shared_store: settings.store == StoreKind::Etcd,
             ..control_plane::Settings::default()
         };
         let control = control_plane::build(control_settings, control_ports).await;

@@ -35,6 +35,7 @@ use crate::{
     auth::Credentials,
     bootstrap,
     config_store::ConfigStore,
+    publish::{Publisher, ViewKey},
     store::{Store, embedded::EmbeddedStore},
 };
 
@@ -93,7 +94,8 @@ impl World {
             processes: Vec::new(),
         });
         let generation = deployment.generation;
-        let config = ConfigStore::load(store, random, clock, kek, generation, trail);
+        let publisher = Arc::new(Publisher::new(ViewKey::new(Arc::clone(&random))));
+        let config = ConfigStore::load(store, random, clock, kek, generation, trail, publisher);
         let (config, pepper) = (Arc::new(config.await.unwrap()), deployment.pepper);
         Self {
             time,

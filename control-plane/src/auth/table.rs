@@ -98,6 +98,15 @@ const TABLE: &[(&str, &[(&str, Permission)])] = &[
             ("RevokeJoinToken", WriteDeployment),
         ],
     ),
+    (
+        "proxyxai.admin.v1.NodeService",
+        &[
+            ("ListNodes", ReadDeployment),
+            ("ListWithheld", ReadDeployment),
+            ("WaitApplied", ReadDeployment),
+            ("RemoveNode", WriteDeployment),
+        ],
+    ),
     // What lets a node in is its join token, or its renewal secret.
     (
         "proxyxai.node.v1.JoinService",
@@ -200,7 +209,7 @@ mod tests {
         // A mistake in the table would most likely be a change that needs no more than a look does.
         for (service, calls) in TABLE {
             for (call, permission) in *calls {
-                let looks = ["List", "Get", "Query", "WhoAmI"];
+                let looks = ["List", "Get", "Query", "WaitApplied", "WhoAmI"];
                 if service.starts_with("proxyxai.admin.") {
                     let looks = looks.iter().any(|word| call.starts_with(word));
                     assert_eq!(permission.changes(), !looks, "{service}/{call}");

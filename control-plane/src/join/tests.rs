@@ -6,7 +6,11 @@ use proxyxai_core::secret::fingerprint::Fingerprint;
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
-use crate::{bootstrap, store::embedded::EmbeddedStore};
+use crate::{
+    bootstrap,
+    publish::{Publisher, ViewKey},
+    store::embedded::EmbeddedStore,
+};
 
 const NOW: i64 = 1_800_000_000_000;
 const DAY_MS: i64 = 24 * 3_600_000;
@@ -62,6 +66,7 @@ async fn door() -> (Arc<Door>, Arc<Still>) {
         kek,
         generation,
         own_trail,
+        Arc::new(Publisher::new(ViewKey::new(Arc::clone(&random) as _))),
     );
     let door = Door {
         config: Arc::new(config.await.unwrap()),
@@ -192,14 +197,21 @@ async fn a_node_renews_with_its_secret_until_it_is_removed() {
             .await
             .is_err()
     );
-    let key = Key::Node("node-1".to_owned()).to_string();
-    let (entry, mut row) = door.read::<stored::Node>(&key).await.unwrap().unwrap();
-    row.removed = true;
-    let txn = Txn {
-        compares: vec![Compare::unchanged(key.clone(), Some(&entry))],
-        then: vec![Op::Put(key, row.encode_to_vec())],
+    let roster = Key::Roster("node-1".to_owned()).to_string();
+    let served = Txn {
+        compares: Vec::new(),
+        then: vec![Op::Put(
+            roster.clone(),
+            stored::RosterRow::default().encode_to_vec(),
+        )],
     };
-    assert!(door.store.txn(txn).await.unwrap().succeeded);
+    door.store.txn(served).await.unwrap();
+    let row = door.store.get(&roster).await.unwrap();
+    let removed = door.remove_node(&root(), "node-1", row.as_ref()).await;
+    assert!(removed.unwrap());
+    assert_eq!(door.store.get(&roster).await.unwrap(), None);
+    let again = door.remove_node(&root(), "node-1", None).await;
+    assert!(!again.unwrap(), "it is gone already");
     assert!(
         door.renew("node-1", &joined.renewal_secret, &request())
             .await

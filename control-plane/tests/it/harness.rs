@@ -25,7 +25,8 @@ use proxyxai_core::{
 use proxyxai_proto::{
     admin::v1::{
         account_service_client::AccountServiceClient, key_service_client::KeyServiceClient,
-        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+        node_service_client::NodeServiceClient, provider_service_client::ProviderServiceClient,
+        route_service_client::RouteServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -210,6 +211,9 @@ impl Plane {
     }
     pub(crate) fn routes(&self) -> RouteServiceClient<Authorized> {
         RouteServiceClient::new(self.admin())
+    }
+    pub(crate) fn nodes(&self) -> NodeServiceClient<Authorized> {
+        NodeServiceClient::new(self.admin())
     }
     pub(crate) fn queries(&self) -> UsageQueryServiceClient<Authorized> {
         UsageQueryServiceClient::new(self.admin())

@@ -9,11 +9,13 @@
 )]
 
 mod accounts;
+mod applied;
 mod auth;
 mod editor;
 mod harness;
 mod lists;
 mod node;
+mod replicas;
 mod resolve;
 mod secrets;
 mod store;
@@ -22,3 +24,5 @@ mod tree;
 mod upstreams;
 mod usage;
 mod usage_query;
+mod usage_replicas;
+mod views;

@@ -18,11 +18,12 @@ use proxyxai_proto::{
         DeleteCredentialRequest, DeleteKeyRequest, DeletePriceTableRequest, DeleteProviderRequest,
         DeleteRouteRequest, DeleteUpstreamKeyRequest, GetAuditChainRequest, GetPriceTableRequest,
         ListAuditRecordsRequest, ListKeysRequest, ManagedBy, PutPriceTableRequest,
-        RevokeJoinTokenRequest, Role, RotateCredentialRequest, RotateKeyRequest,
+        RemoveNodeRequest, RevokeJoinTokenRequest, Role, RotateCredentialRequest, RotateKeyRequest,
         UpdateAccountRequest, UpdateCredentialRequest, UpdateKeyRequest, UpdateProviderRequest,
         UpdateRouteRequest, UpdateUpstreamKeyRequest,
     },
     config::v1::ProviderKind,
+    store::v1::Node as StoredNode,
 };
 use tonic::Code;
 
@@ -65,7 +66,8 @@ pub(crate) async fn verify(gateway: &Gateway) -> Verdict {
 const UPSTREAM_SECRETS: [&str; 2] = ["sk-upstream-one-0123456789", "sk-upstream-two-0123456789"];
 
 /// Every kind of change, once; gives the secrets that came up.
-async fn every_change(root: &Hand) -> Vec<String> {
+async fn every_change(gateway: &Gateway) -> Vec<String> {
+    let root = &gateway.with(ADMIN);
     let account = |name: &str| CreateAccountRequest {
         parent: "root".into(),
         name: name.into(),
@@ -250,6 +252,22 @@ async fn every_change(root: &Hand) -> Vec<String> {
         .await
         .unwrap();
 
+    // As if it had joined.
+    let joined = StoredNode {
+        joined_unix_ms: 1,
+        ..StoredNode::default()
+    };
+    let txn = Txn {
+        compares: Vec::new(),
+        then: vec![Op::Put("node/n-1".into(), joined.encode_to_vec())],
+    };
+    gateway.store.txn(txn).await.unwrap();
+    let id = "n-1".to_owned();
+    root.nodes()
+        .remove_node(RemoveNodeRequest { id })
+        .await
+        .unwrap();
+
     let mut secrets = vec![
         key.secret,
         rotated_key.secret,
@@ -261,7 +279,7 @@ async fn every_change(root: &Hand) -> Vec<String> {
     secrets
 }
 
-const EVERY_CHANGE: [&str; 26] = [
+const EVERY_CHANGE: [&str; 27] = [
     "CreateAccount",
     "UpdateAccount",
     "CreateKey",
@@ -288,6 +306,7 @@ const EVERY_CHANGE: [&str; 26] = [
     "DeletePriceTable",
     "CreateJoinToken",
     "RevokeJoinToken",
+    "RemoveNode",
 ];
 
 #[tokio::test]
@@ -298,7 +317,7 @@ async fn every_call_that_changes_something_leaves_one_record_of_its_name() {
         .iter()
         .filter(|file| file.package() == "proxyxai.admin.v1");
     let looks = |name: &str| {
-        ["List", "Get", "Query", "WhoAmI"]
+        ["List", "Get", "Query", "WaitApplied", "WhoAmI"]
             .iter()
             .any(|word| name.starts_with(word))
     };
@@ -315,7 +334,7 @@ async fn every_call_that_changes_something_leaves_one_record_of_its_name() {
 
     let gateway = Gateway::start(1).await;
     let root = gateway.with(ADMIN);
-    every_change(&root).await;
+    every_change(&gateway).await;
     let all = records(&root, ListAuditRecordsRequest::default()).await;
     let actions: Vec<&str> = all.iter().map(|record| record.action.as_str()).collect();
     assert_eq!(actions, EVERY_CHANGE);
@@ -348,7 +367,7 @@ async fn every_call_that_changes_something_leaves_one_record_of_its_name() {
 #[tokio::test]
 async fn law_21_no_secret_and_no_hash_of_one_is_in_the_trail() {
     let gateway = Gateway::start(2).await;
-    let secrets = every_change(&gateway.with(ADMIN)).await;
+    let secrets = every_change(&gateway).await;
     let mut all = Vec::new();
     for entry in gateway.store.range(Range::default()).await.unwrap().entries {
         let text = String::from_utf8_lossy(&entry.value).into_owned();
@@ -672,7 +691,7 @@ type Tampering = dyn Fn(&mut Vec<(String, AuditRecord)>) -> Vec<Op>;
 async fn a_trail_that_was_tampered_with_in_the_store_is_told() {
     let check = async |change: &Tampering, want: &[Fault]| {
         let gateway = Gateway::start(6).await;
-        every_change(&gateway.with(ADMIN)).await;
+        every_change(&gateway).await;
         let page = gateway
             .store
             .range(Range::prefix("audit/record/"))
@@ -735,7 +754,7 @@ async fn old_records_are_pruned_and_the_rest_still_holds() {
     let gateway = Gateway::on(EmbeddedStore::in_memory().unwrap(), 7, settings).await;
     let root = gateway.with(ADMIN);
     for _ in 0..10 {
-        every_change(&root).await;
+        every_change(&gateway).await;
     }
     gateway.clock.advance(5 * day);
     team(&root, "later").await;

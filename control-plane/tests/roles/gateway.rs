@@ -23,8 +23,8 @@ use proxyxai_proto::{
         account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
         credential_service_client::CredentialServiceClient,
         join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-        price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
-        route_service_client::RouteServiceClient,
+        node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
+        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -134,6 +134,9 @@ impl Hand {
     }
     pub(crate) fn credentials(&self) -> CredentialServiceClient<Way> {
         CredentialServiceClient::new(self.0.clone())
+    }
+    pub(crate) fn nodes(&self) -> NodeServiceClient<Way> {
+        NodeServiceClient::new(self.0.clone())
     }
     pub(crate) fn audit(&self) -> AuditServiceClient<Way> {
         AuditServiceClient::new(self.0.clone())

@@ -10,6 +10,7 @@ mod accounts;
 mod addresses;
 mod admission;
 mod audits;
+mod fits;
 mod freshness;
 mod intents;
 mod keys;

@@ -5,8 +5,8 @@ use proxyxai_proto::admin::v1::{
     account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
     credential_service_client::CredentialServiceClient,
     join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-    price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
-    route_service_client::RouteServiceClient,
+    node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
+    provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -99,6 +99,11 @@ impl Api {
     /// Tables of list prices.
     pub fn prices(&self) -> PriceServiceClient<Authorized> {
         PriceServiceClient::new(self.channel.clone())
+    }
+
+    /// Nodes.
+    pub fn nodes(&self) -> NodeServiceClient<Authorized> {
+        NodeServiceClient::new(self.channel.clone())
     }
 
     /// Usage.

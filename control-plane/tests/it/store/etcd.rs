@@ -3,6 +3,7 @@
 
 mod cluster;
 mod mute;
+mod planes;
 mod server;
 
 use std::{sync::Arc, time::Duration};
