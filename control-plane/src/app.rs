@@ -44,7 +44,7 @@ use crate::{
     },
     audit::{Trail, service::AuditServer},
     auth::{Credentials, Gate, Guard, ProcessCredential},
-    authority::{Authority, SERVER_LIFETIME},
+    authority::{Authority, SERVER_RENEWAL},
     books::Books,
     bootstrap,
     config_service::{ConfigServer, Nodes},
@@ -421,7 +421,7 @@ impl ControlPlane {
         let mut renewed = self.books.clock.monotonic();
         loop {
             let age = self.books.clock.monotonic().saturating_sub(renewed);
-            if age > SERVER_LIFETIME / 2 {
+            if age > SERVER_RENEWAL {
                 match self.renew_certificate() {
                     Ok(()) => renewed = self.books.clock.monotonic(),
                     Err(error) => {

@@ -17,6 +17,8 @@ use zeroize::Zeroizing;
 pub const NODE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// How long a control plane's certificate is good for; each start makes a new one, and so does a running one at half of that.
 pub const SERVER_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// When a running control plane makes its next certificate.
+pub const SERVER_RENEWAL: Duration = Duration::from_secs(15 * 24 * 3600);
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 /// Clocks may differ by so much.
 const SKEW: Duration = Duration::from_secs(300);
@@ -201,8 +203,12 @@ fn valid(params: &mut CertificateParams, now_unix_ms: i64, lifetime: Duration) -
     let epoch = date_time_ymd(1970, 1, 1);
     let seconds = Duration::from_millis(u64::try_from(now_unix_ms).unwrap_or(0)).as_secs();
     let end = seconds.saturating_add(lifetime.as_secs());
-    params.not_before = epoch + Duration::from_secs(seconds.saturating_sub(SKEW.as_secs()));
-    params.not_after = epoch + Duration::from_secs(end);
+    let at = |seconds: u64| {
+        let since = Duration::from_secs(seconds).try_into().ok();
+        since.and_then(|since| epoch.checked_add(since))
+    };
+    params.not_before = at(seconds.saturating_sub(SKEW.as_secs())).unwrap_or(epoch);
+    params.not_after = at(end).unwrap_or(epoch);
     i64::try_from(end.saturating_mul(1000)).unwrap_or(i64::MAX)
 }
 

@@ -12,13 +12,15 @@ use proxyxai_core::{
 };
 use proxyxai_proto::{
     admin::v1::{
-        AuditOutcome, AuditRecord, CreateAccountRequest, CreateCredentialRequest,
-        CreateJoinTokenRequest, CreateKeyRequest, CreateProviderRequest, CreateRouteRequest,
-        CreateUpstreamKeyRequest, DeleteAccountRequest, DeleteCredentialRequest, DeleteKeyRequest,
-        DeleteProviderRequest, DeleteRouteRequest, DeleteUpstreamKeyRequest, GetAuditChainRequest,
-        ListAuditRecordsRequest, ListKeysRequest, ManagedBy, RevokeJoinTokenRequest, Role,
-        RotateCredentialRequest, RotateKeyRequest, UpdateAccountRequest, UpdateCredentialRequest,
-        UpdateKeyRequest, UpdateProviderRequest, UpdateRouteRequest, UpdateUpstreamKeyRequest,
+        ActivatePriceTableRequest, AuditOutcome, AuditRecord, CreateAccountRequest,
+        CreateCredentialRequest, CreateJoinTokenRequest, CreateKeyRequest, CreateProviderRequest,
+        CreateRouteRequest, CreateUpstreamKeyRequest, DeleteAccountRequest,
+        DeleteCredentialRequest, DeleteKeyRequest, DeletePriceTableRequest, DeleteProviderRequest,
+        DeleteRouteRequest, DeleteUpstreamKeyRequest, GetAuditChainRequest, GetPriceTableRequest,
+        ListAuditRecordsRequest, ListKeysRequest, ManagedBy, PutPriceTableRequest,
+        RevokeJoinTokenRequest, Role, RotateCredentialRequest, RotateKeyRequest,
+        UpdateAccountRequest, UpdateCredentialRequest, UpdateKeyRequest, UpdateProviderRequest,
+        UpdateRouteRequest, UpdateUpstreamKeyRequest,
     },
     config::v1::ProviderKind,
 };
@@ -213,18 +215,29 @@ async fn every_change(root: &Hand) -> Vec<String> {
         })
         .await
         .unwrap();
+    let before = root
+        .prices()
+        .get_price_table(GetPriceTableRequest::default())
+        .await
+        .unwrap();
+    let before = before.into_inner().price_table.unwrap();
     let put = PutPriceTableRequest {
-        content: br#"{"version":"trial-1","date":"2026-01-01","source":"a trial","families":{}}"#.to_vec(),
-        ..PutPriceTableRequest::default()
+        content: br#"{"version":"trial","date":"2026-01-01","source":"a trial","families":{}}"#
+            .to_vec(),
     };
     root.prices().put_price_table(put).await.unwrap();
-    let shown = root
-        .prices()
-        .list_price_tables(ListPriceTablesRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    eprintln!("{shown:?}");
+    for version in ["trial", &before.version] {
+        let activate = ActivatePriceTableRequest {
+            version: version.to_owned(),
+            ..ActivatePriceTableRequest::default()
+        };
+        root.prices().activate_price_table(activate).await.unwrap();
+    }
+    let delete = DeletePriceTableRequest {
+        version: "trial".into(),
+        ..DeletePriceTableRequest::default()
+    };
+    root.prices().delete_price_table(delete).await.unwrap();
     let made = root
         .join_tokens()
         .create_join_token(CreateJoinTokenRequest::default())
@@ -248,7 +261,7 @@ async fn every_change(root: &Hand) -> Vec<String> {
     secrets
 }
 
-const EVERY_CHANGE: [&str; 22] = [
+const EVERY_CHANGE: [&str; 26] = [
     "CreateAccount",
     "UpdateAccount",
     "CreateKey",
@@ -269,6 +282,10 @@ const EVERY_CHANGE: [&str; 22] = [
     "UpdateRoute",
     "DeleteRoute",
     "DeleteProvider",
+    "PutPriceTable",
+    "ActivatePriceTable",
+    "ActivatePriceTable",
+    "DeletePriceTable",
     "CreateJoinToken",
     "RevokeJoinToken",
 ];
@@ -293,6 +310,7 @@ async fn every_call_that_changes_something_leaves_one_record_of_its_name() {
     let mut tried = EVERY_CHANGE.map(str::to_owned).to_vec();
     changing.sort();
     tried.sort();
+    tried.dedup();
     assert_eq!(changing, tried, "a call is not tried here");
 
     let gateway = Gateway::start(1).await;

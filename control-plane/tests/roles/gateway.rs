@@ -23,7 +23,8 @@ use proxyxai_proto::{
         account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
         credential_service_client::CredentialServiceClient,
         join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+        price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
+        route_service_client::RouteServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -142,6 +143,9 @@ impl Hand {
     }
     pub(crate) fn upstream_keys(&self) -> UpstreamKeyServiceClient<Way> {
         UpstreamKeyServiceClient::new(self.0.clone())
+    }
+    pub(crate) fn prices(&self) -> PriceServiceClient<Way> {
+        PriceServiceClient::new(self.0.clone())
     }
     pub(crate) fn join_tokens(&self) -> JoinTokenServiceClient<Way> {
         JoinTokenServiceClient::new(self.0.clone())
