@@ -7,10 +7,11 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Uri, header::CONTENT_TYPE, uri::PathAndQuery,
+    HeaderMap, HeaderValue, Method,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    uri::PathAndQuery,
 };
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
 use proxyxai_core::{
     dialect::{
         Dialect,
@@ -22,27 +23,27 @@ use proxyxai_core::{
     },
     snapshot::Provider,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::{
-    config::Pinned,
     context::Context,
     headers,
     meter::{Facts, Meter},
-    pool::{self, Lease},
     respond::Failure,
-    timers::within,
+    timers::{Deadline, within},
+    upstream::{Head, Incoming, Lost},
 };
 
 /// Largest error body that is read, kept or passed over.
 const ERROR_BODY: usize = 256 << 10;
+/// Bytes that the head of a request hardly ever exceeds.
+const HEAD: usize = 768;
 /// How long a discarded body may take to end before its connection is given up.
 const DISCARD: Duration = Duration::from_millis(200);
 
 /// What is sent, whichever key it is sent with.
 pub(crate) struct Call {
-    pub(crate) facts: Rc<Facts>,
-    pub(crate) pinned: Arc<Pinned>,
+    pub(crate) facts: Arc<Facts>,
     pub(crate) dialect: Dialect,
     pub(crate) method: Method,
     pub(crate) path: PathAndQuery,
@@ -50,14 +51,7 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// Whether the gateway asks for usage that the client did not ask for.
     pub(crate) hides_usage: bool,
-    pub(crate) deadline: Instant,
-}
-
-impl Call {
-    /// Until the deadline.
-    pub(crate) fn time_left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
+    pub(crate) deadline: Deadline,
 }
 
 /// An answer that goes to the client.
@@ -70,13 +64,11 @@ pub(crate) enum Answer {
 
 /// A head, and where its body comes from.
 pub(crate) struct Coming {
-    pub(crate) head: http::response::Parts,
+    pub(crate) head: Head,
     /// What was read of the body already.
     pub(crate) first: Bytes,
     pub(crate) body: Incoming,
     pub(crate) meter: Meter,
-    pub(crate) lease: Lease,
-    pub(crate) upstream: UpstreamKeyIndex,
     /// Whether it is a stream of events.
     pub(crate) events: bool,
 }
@@ -102,26 +94,18 @@ pub(crate) async fn run(
     call: &Call,
     pool: (PoolIndex, &Pool),
 ) -> Result<Answer, Failure> {
-    let turn = call.pinned.turn(pool.0);
+    let turn = call.facts.pinned.turn(pool.0);
     let mut failed: Vec<Failed> = Vec::new();
     for (number, upstream) in candidates(pool.1, turn).enumerate() {
-        let mut meter = Meter::begin(
-            cx,
-            &call.facts,
-            &call.pinned,
-            upstream,
-            number.saturating_add(1),
-        );
-        let Some((_, provider)) = call.pinned.snapshot.upstream(upstream) else {
+        let mut meter = Meter::begin(cx, call, upstream, number.saturating_add(1));
+        let Some((_, provider)) = call.facts.pinned.snapshot.upstream(upstream) else {
             continue;
         };
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
-            Ok((response, lease)) => {
-                match weigh(cx, call, provider, response, lease, meter, upstream).await {
-                    Weighed::Answer(answer) => return Ok(answer),
-                    Weighed::Discarded { end, detail, kept } => (end, detail, kept),
-                }
-            }
+            Ok((response, lease)) => match weigh(cx, call, response, lease, meter).await {
+                Weighed::Answer(answer) => return Ok(answer),
+                Weighed::Discarded { end, detail, kept } => (end, detail, kept),
+            },
             Err((end, detail)) => {
                 let Verdict::TryNext { why } = judge(end) else {
                     continue;
@@ -137,7 +121,7 @@ pub(crate) async fn run(
             detail,
             kept,
         });
-        if call.time_left().is_zero() {
+        if cx.timers.until(call.deadline).is_zero() {
             break;
         }
     }
@@ -151,79 +135,62 @@ async fn send(
     provider: &Provider,
     upstream: UpstreamKeyIndex,
     meter: &mut Meter,
-) -> Result<(Response<Incoming>, Lease), (AttemptEnd, String)> {
-    let mut request = build(call, provider, upstream).ok_or((
-        AttemptEnd::ConnectFailed,
-        "the request cannot be written".to_owned(),
-    ))?;
-    let first_byte = cx.settings.first_byte_timeout.min(call.time_left());
+) -> Result<(Head, Incoming), (AttemptEnd, String)> {
+    let failed = |what: &str| (AttemptEnd::ConnectFailed, what.to_owned());
+    let time_left = cx.timers.until(call.deadline);
+    let first_byte = cx.settings.first_byte_timeout.min(time_left);
     loop {
-        let waiting = cx.pool.take(provider, cx.clock.monotonic());
-        let mut lease = match waiting {
-            Some(lease) => lease,
-            None => within(&cx.timers, call.time_left(), pool::connect(cx, provider))
+        let connection = match cx.pool.take(provider) {
+            Some(connection) => connection,
+            None => within(&cx.timers, time_left, cx.pool.connect(&*cx.dial, provider))
                 .await
-                .ok_or_else(|| {
-                    (
-                        AttemptEnd::ConnectFailed,
-                        "connecting took too long".to_owned(),
-                    )
-                })?
-                .map_err(|error| (AttemptEnd::ConnectFailed, chain(&error)))?,
+                .ok_or_else(|| failed("connecting took too long"))?
+                .map_err(|error| failed(&chain(&error)))?,
         };
-        if lease.sender.ready().await.is_err() {
-            if lease.reused {
-                continue;
-            }
-            return Err((
-                AttemptEnd::ConnectFailed,
-                "the provider closed a new connection".to_owned(),
-            ));
-        }
+        let head = write_head(call, provider, upstream);
+        let head = head.ok_or_else(|| failed("the key is not there"))?;
         meter.sent(true);
-        match within(
-            &cx.timers,
-            first_byte,
-            lease.sender.try_send_request(request),
-        )
-        .await
-        {
+        let exchange = connection.exchange(head, call.body.clone());
+        match within(&cx.timers, first_byte, exchange).await {
             None => return Err((AttemptEnd::TimedOut, "no answer came in time".to_owned())),
-            Some(Ok(response)) => {
-                meter.answered(response.status().as_u16());
-                return Ok((response, lease));
+            Some(Ok((head, body))) => {
+                meter.answered(head.status.as_u16());
+                return Ok((head, body));
             }
-            Some(Err(mut error)) => match error.take_message() {
-                Some(unsent) => {
-                    meter.sent(false);
-                    if !lease.reused {
-                        return Err((AttemptEnd::ConnectFailed, chain(error.error())));
-                    }
-                    request = unsent;
-                }
-                None => return Err((AttemptEnd::ConnectionLost, chain(error.error()))),
-            },
+            Some(Err(Lost { stale: true, .. })) => meter.sent(false),
+            Some(Err(Lost { sent, error, .. })) => {
+                meter.sent(sent);
+                let end = if sent {
+                    AttemptEnd::ConnectionLost
+                } else {
+                    AttemptEnd::ConnectFailed
+                };
+                return Err((end, chain(&error)));
+            }
         }
     }
 }
 
-fn build(
-    call: &Call,
-    provider: &Provider,
-    upstream: UpstreamKeyIndex,
-) -> Option<Request<Full<Bytes>>> {
-    let credential = call.pinned.credential(upstream)?;
-    let prefix = provider.base.path_prefix();
-    let uri = if prefix.is_empty() {
-        Uri::from(call.path.clone())
-    } else {
-        format!("{prefix}{}", call.path).parse().ok()?
-    };
-    let mut request = Request::new(Full::new(call.body.clone()));
-    *request.method_mut() = call.method.clone();
-    *request.uri_mut() = uri;
-    *request.headers_mut() = headers::upstream(&call.headers, provider.kind, credential);
-    Some(request)
+/// The head of the request, as this provider gets it.
+fn write_head(call: &Call, provider: &Provider, upstream: UpstreamKeyIndex) -> Option<Vec<u8>> {
+    let credential = call.facts.pinned.credential(upstream)?;
+    let mut head = Vec::with_capacity(HEAD);
+    for part in [
+        call.method.as_str(),
+        " ",
+        provider.base.path_prefix(),
+        call.path.as_str(),
+        " HTTP/1.1\r\n",
+    ] {
+        head.extend_from_slice(part.as_bytes());
+    }
+    headers::write_upstream(&mut head, &call.headers, provider.kind, credential);
+    if call.method != Method::GET {
+        let length = HeaderValue::from(call.body.len());
+        headers::write(&mut head, CONTENT_LENGTH, length.as_bytes());
+    }
+    head.extend_from_slice(b"\r\n");
+    Some(head)
 }
 
 /// What an answer's head, or the head of its stream, comes to.
@@ -239,20 +206,17 @@ enum Weighed {
 async fn weigh(
     cx: &Rc<Context>,
     call: &Call,
-    provider: &Provider,
-    response: Response<Incoming>,
-    lease: Lease,
+    head: Head,
+    body: Incoming,
     mut meter: Meter,
-    upstream: UpstreamKeyIndex,
 ) -> Weighed {
-    let (head, body) = response.into_parts();
     let status = head.status.as_u16();
     let end = AttemptEnd::Status(status);
     if let Verdict::TryNext { why } = judge(end) {
         meter.settle_end(end, why);
         cx.counters.retried(why);
         let detail = format!("status {status}");
-        let kept = discard(cx, provider, head, body, lease).await;
+        let kept = discard(head, body).await;
         return Weighed::Discarded { end, detail, kept };
     }
     let events = head
@@ -264,8 +228,6 @@ async fn weigh(
         first: Bytes::new(),
         body,
         meter,
-        lease,
-        upstream,
         events,
     };
     if events && call.facts.stream && status == 200 {
@@ -278,7 +240,13 @@ async fn weigh(
 async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed {
     let mut held = BytesMut::new();
     loop {
-        let frame = match within(&cx.timers, call.time_left(), coming.body.frame()).await {
+        let frame = match within(
+            &cx.timers,
+            cx.timers.until(call.deadline),
+            coming.body.frame(),
+        )
+        .await
+        {
             None => {
                 return lost(
                     cx,
@@ -356,9 +324,8 @@ fn first_error(cx: &Rc<Context>, coming: Coming, status: u16, body: Vec<u8>) -> 
     let Coming {
         head, mut meter, ..
     } = coming;
-    let mut headers = head.headers;
+    let mut headers = head.headers_for(status);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.remove(http::header::CONTENT_LENGTH);
     let end = AttemptEnd::FirstEventError(status);
     let kept = Kept {
         status,
@@ -384,13 +351,7 @@ fn first_error(cx: &Rc<Context>, coming: Coming, status: u16, body: Vec<u8>) -> 
 
 /// Reads an answer that is not passed on, so that its connection can be used again; keeps it when it is a 429, which the client
 /// gets when no key is left.
-async fn discard(
-    cx: &Rc<Context>,
-    provider: &Provider,
-    head: http::response::Parts,
-    mut body: Incoming,
-    lease: Lease,
-) -> Option<Kept> {
+async fn discard(head: Head, mut body: Incoming) -> Option<Kept> {
     let mut read = BytesMut::new();
     let ended = timeout(DISCARD, async {
         while let Some(frame) = body.frame().await {
@@ -405,13 +366,10 @@ async fn discard(
         true
     });
     let ended = ended.await.unwrap_or(false);
-    if ended {
-        cx.pool.put(provider, lease, cx.clock.monotonic());
-    }
     let status = head.status.as_u16();
     (status == 429 && ended).then(|| Kept {
         status,
-        headers: head.headers,
+        headers: head.headers_for(status),
         body: read.freeze(),
     })
 }
@@ -420,7 +378,8 @@ async fn discard(
 fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
     let ends: Vec<AttemptEnd> = failed.iter().map(|one| one.end).collect();
     let provider = |one: &Failed| {
-        call.pinned
+        call.facts
+            .pinned
             .snapshot
             .upstream(one.upstream)
             .map(|(key, provider)| (key.id.to_string(), provider.id.to_string()))

@@ -15,6 +15,7 @@ use crate::{
     config::{ConfigHandle, ControlChannel, Identity, NodeCredential, NodeState, Subscriber},
     context::{Context, Settings, Shared, Strangers},
     keys::{Asker, KeyResolver},
+    meter::Settled,
     metrics::{self, CoreCounters},
     net::{DialFactory, Listener},
     report::{self, Disk, EVENTS_KEEP, FileWork, Reporter},
@@ -59,7 +60,7 @@ pub struct Node {
     channel: ControlChannel,
     subscriber: Subscriber,
     asker: Asker,
-    reporter: Reporter,
+    reporter: Reporter<Settled>,
 }
 
 /// Puts a node together.
@@ -177,7 +178,7 @@ pub struct Background {
     channel: ControlChannel,
     subscriber: Subscriber,
     asker: Asker,
-    reporter: Reporter,
+    reporter: Reporter<Settled>,
 }
 
 impl Background {
