@@ -162,7 +162,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// Serves clients until drained. Needs a local task set around it.
+    /// Serves clients until drained. Needs a local runtime or task set around it.
     pub async fn serve(self, listener: Listener) {
         serve::serve(
             Context::new(self.shared, self.counters),
