@@ -102,10 +102,12 @@ pub(crate) async fn run(
             continue;
         };
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
-            Ok((response, lease)) => match weigh(cx, call, response, lease, meter).await {
-                Weighed::Answer(answer) => return Ok(answer),
-                Weighed::Discarded { end, detail, kept } => (end, detail, kept),
-            },
+            Ok((head, body, first_byte)) => {
+                match weigh(cx, call, head, body, meter, first_byte).await {
+                    Weighed::Answer(answer) => return Ok(answer),
+                    Weighed::Discarded { end, detail, kept } => (end, detail, kept),
+                }
+            }
             Err((end, detail)) => {
                 let Verdict::TryNext { why } = judge(end) else {
                     continue;
@@ -128,17 +130,19 @@ pub(crate) async fn run(
     none_left(call, failed)
 }
 
-/// Sends the request with one key. A reused connection that was closed before a byte was written is replaced, which does not count.
+/// Sends the request with one key; gives the time by which the client must have a byte of the answer, too. A reused connection that was
+/// closed before a byte was written is replaced, which does not count.
 async fn send(
     cx: &Rc<Context>,
     call: &Call,
     provider: &Provider,
     upstream: UpstreamKeyIndex,
     meter: &mut Meter,
-) -> Result<(Head, Incoming), (AttemptEnd, String)> {
+) -> Result<(Head, Incoming, Deadline), (AttemptEnd, String)> {
     let failed = |what: &str| (AttemptEnd::ConnectFailed, what.to_owned());
     let time_left = cx.timers.until(call.deadline);
-    let first_byte = cx.settings.first_byte_timeout.min(time_left);
+    let first_byte = cx.timers.deadline(cx.settings.first_byte_timeout);
+    let first_byte = first_byte.min(call.deadline);
     loop {
         let connection = match cx.pool.take(provider) {
             Some(connection) => connection,
@@ -151,11 +155,11 @@ async fn send(
         let head = head.ok_or_else(|| failed("the key is not there"))?;
         meter.sent(true);
         let exchange = connection.exchange(head, call.body.clone());
-        match within(&cx.timers, first_byte, exchange).await {
+        match within(&cx.timers, cx.timers.until(first_byte), exchange).await {
             None => return Err((AttemptEnd::TimedOut, "no answer came in time".to_owned())),
             Some(Ok((head, body))) => {
                 meter.answered(head.status.as_u16());
-                return Ok((head, body));
+                return Ok((head, body, first_byte));
             }
             Some(Err(Lost { stale: true, .. })) => meter.sent(false),
             Some(Err(Lost { sent, error, .. })) => {
@@ -203,12 +207,17 @@ enum Weighed {
     },
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is known of an answer's head comes together here"
+)]
 async fn weigh(
     cx: &Rc<Context>,
     call: &Call,
     head: Head,
     body: Incoming,
     mut meter: Meter,
+    first_byte: Deadline,
 ) -> Weighed {
     let status = head.status.as_u16();
     let end = AttemptEnd::Status(status);
@@ -231,22 +240,23 @@ async fn weigh(
         events,
     };
     if events && call.facts.stream && status == 200 {
-        return hold_back(cx, call, coming).await;
+        return hold_back(cx, call, coming, first_byte).await;
     }
     Weighed::Answer(Answer::Coming(Box::new(coming)))
 }
 
-/// Holds the head of a stream back until its first event shows whether the answer has begun.
-async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed {
+/// Holds the head of a stream back until its first event shows whether the answer has begun. Until then the client has no byte of it, so
+/// the limit on the first byte goes on.
+async fn hold_back(
+    cx: &Rc<Context>,
+    call: &Call,
+    mut coming: Coming,
+    first_byte: Deadline,
+) -> Weighed {
     let mut held = BytesMut::new();
     loop {
-        let frame = match within(
-            &cx.timers,
-            cx.timers.until(call.deadline),
-            coming.body.frame(),
-        )
-        .await
-        {
+        let left = cx.timers.until(first_byte);
+        let frame = match within(&cx.timers, left, coming.body.frame()).await {
             None => {
                 return lost(
                     cx,
