@@ -146,10 +146,13 @@ async fn send(
     loop {
         let connection = match cx.pool.take(provider) {
             Some(connection) => connection,
-            None => within(&cx.timers, time_left, cx.pool.connect(&*cx.dial, provider))
-                .await
-                .ok_or_else(|| failed("connecting took too long"))?
-                .map_err(|error| failed(&chain(&error)))?,
+            None => {
+                let connecting = cx.pool.connect(&*cx.dial, provider);
+                Box::pin(within(&cx.timers, time_left, connecting))
+                    .await
+                    .ok_or_else(|| failed("connecting took too long"))?
+                    .map_err(|error| failed(&chain(&error)))?
+            }
         };
         let head = write_head(call, provider, upstream);
         let head = head.ok_or_else(|| failed("the key is not there"))?;
@@ -207,10 +210,6 @@ enum Weighed {
     },
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what is known of an answer's head comes together here"
-)]
 async fn weigh(
     cx: &Rc<Context>,
     call: &Call,
@@ -225,7 +224,7 @@ async fn weigh(
         meter.settle_end(end, why);
         cx.counters.retried(why);
         let detail = format!("status {status}");
-        let kept = discard(head, body).await;
+        let kept = Box::pin(discard(head, body)).await;
         return Weighed::Discarded { end, detail, kept };
     }
     let events = head
@@ -240,7 +239,7 @@ async fn weigh(
         events,
     };
     if events && call.facts.stream && status == 200 {
-        return hold_back(cx, call, coming, first_byte).await;
+        return Box::pin(hold_back(cx, call, coming, first_byte)).await;
     }
     Weighed::Answer(Answer::Coming(Box::new(coming)))
 }

@@ -139,7 +139,11 @@ async fn exchange(
     let pinned = cx.config.current(); // 1 pin one configuration for the whole life
     let caller = identify::identify(cx, &pinned, &head.headers, from).await?; // 2 who asks
     if endpoint == Endpoint::Models {
-        return models::answer(cx, pinned, caller, dialect, head, request_id).await;
+        // Boxed, as all that is rare: the future of a request is moved once, and should be small.
+        return Box::pin(models::answer(
+            cx, pinned, caller, dialect, head, request_id,
+        ))
+        .await;
     }
     let body = body::read(cx, &head.headers, body).await?;
     let intent = intent::read(endpoint, &body)?; // 3 what they ask for

@@ -9,6 +9,7 @@ const PREFIX: &[u8] = b"req_";
 const START: usize = 16;
 const COUNT: usize = 12;
 const LEN: usize = PREFIX.len() + START + COUNT;
+const COUNT_AT: usize = LEN - COUNT;
 
 /// The name of a request, as it stands in headers, error bodies and usage events.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl RequestIds {
         let number = self.count.get();
         self.count.set(number.wrapping_add(1));
         let mut id = self.first;
-        let (_, digits) = id.split_at_mut(PREFIX.len() + START);
+        let (_, digits) = id.split_at_mut(COUNT_AT);
         write_hex(number, digits);
         RequestId(id)
     }

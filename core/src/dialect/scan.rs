@@ -48,16 +48,21 @@ pub fn members<E: From<NotAnObject>>(
     walk.members(&mut visit)
 }
 
-/// Visits the members from the one whose key begins at `key` to the end of their object, after which nothing may follow.
+/// Visits the members behind the value that ends at `end`, up to the end of their object, after which nothing may follow.
 ///
 /// # Errors
 /// What is wrong with the rest of the body, or what the visitor says.
-pub fn members_from<E: From<NotAnObject>>(
+pub fn members_after<E: From<NotAnObject>>(
     body: &[u8],
-    key: usize,
+    end: usize,
     mut visit: impl FnMut(Member) -> Result<(), E>,
 ) -> Result<(), E> {
-    Walk { body, at: key }.members(&mut visit)
+    let mut walk = Walk { body, at: end };
+    if walk.goes_on()? {
+        walk.members(&mut visit)
+    } else {
+        Ok(walk.nothing_follows()?)
+    }
 }
 
 /// Whether a byte opens or closes something; all others outside of strings are passed over.
@@ -85,14 +90,20 @@ impl Walk<'_> {
             self.space();
             let value = self.value()?;
             visit(Member { key, value })?;
-            self.space();
-            match self.take() {
-                Some(b',') => {}
-                Some(b'}') => break,
-                _ => return Err(self.fault("neither `,` nor `}` after a value").into()),
+            if !self.goes_on()? {
+                return Ok(self.nothing_follows()?);
             }
         }
-        Ok(self.nothing_follows()?)
+    }
+
+    /// Whether another member follows a value.
+    fn goes_on(&mut self) -> Result<bool, NotAnObject> {
+        self.space();
+        match self.take() {
+            Some(b',') => Ok(true),
+            Some(b'}') => Ok(false),
+            _ => Err(self.fault("neither `,` nor `}` after a value")),
+        }
     }
 
     fn nothing_follows(&mut self) -> Result<(), NotAnObject> {

@@ -51,22 +51,44 @@ pub struct Usage {
 
 /// The usage of a whole answer that is not a stream; `None` when it reports none.
 pub fn usage_of_answer(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
-    let place = place::near_the_end(body).or_else(|| place::anywhere(body))?;
-    let text = |range: &Range<usize>| body.get(range.clone()).unwrap_or_default();
-    let usage = text(&place.usage);
+    plain_usage(endpoint, body).or_else(|| general_usage(endpoint, body))
+}
+
+/// Usage as it nearly always stands in an answer: at its end, in plain form.
+fn plain_usage(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
+    let at = place::near_the_end(body)?;
     match endpoint {
-        Endpoint::Messages => plain::anthropic(usage)
-            .or_else(|| serde_json::from_slice::<Option<_>>(usage).ok()?)?
-            .usage(),
+        Endpoint::Messages => {
+            let (usage, end) = plain::anthropic(body, at)?;
+            place::rest(body, end)?;
+            usage.usage()
+        }
         Endpoint::ChatCompletions | Endpoint::Embeddings => {
-            let tier = place.tier.as_ref().map(text);
-            let tier = tier.and_then(|tier| serde_json::from_slice(tier).ok()?);
-            plain::openai(usage)
-                .or_else(|| serde_json::from_slice::<Option<_>>(usage).ok()?)?
-                .usage(tier)
+            let (usage, end) = plain::openai(body, at)?;
+            usage.usage(tier(body, place::rest(body, end)?))
         }
         Endpoint::Models => None,
     }
+}
+
+fn general_usage(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
+    let place = place::anywhere(body)?;
+    let text = body.get(place.usage)?;
+    match endpoint {
+        Endpoint::Messages => serde_json::from_slice::<Option<AnthropicUsage>>(text)
+            .ok()??
+            .usage(),
+        Endpoint::ChatCompletions | Endpoint::Embeddings => {
+            serde_json::from_slice::<Option<OpenaiUsage>>(text)
+                .ok()??
+                .usage(tier(body, place.tier))
+        }
+        Endpoint::Models => None,
+    }
+}
+
+fn tier(body: &[u8], at: Option<Range<usize>>) -> Option<String> {
+    serde_json::from_slice(body.get(at?)?).ok()?
 }
 
 /// A count as providers write it: an integer, a whole float, or null.

@@ -14,14 +14,14 @@ const USAGE: &[u8] = b"\"usage\"";
 const TIER: &[u8] = b"\"service_tier\"";
 
 /// Values at the top level of an answer.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) usage: Range<usize>,
     pub(super) tier: Option<Range<usize>>,
 }
 
-/// The last `usage`, when it stands near the end and all else that matters behind it.
-pub(super) fn near_the_end(body: &[u8]) -> Option<Place> {
+/// Where the value of the last `usage` begins, when that stands near the end; [`rest`] must agree.
+pub(super) fn near_the_end(body: &[u8]) -> Option<usize> {
     let tail = body.len().saturating_sub(TAIL);
     // `g` is the letter that occurs least elsewhere in the end of an answer.
     let key = memchr::memrchr_iter(b'g', body.get(tail..)?)
@@ -32,38 +32,42 @@ pub(super) fn near_the_end(body: &[u8]) -> Option<Place> {
     if !is_key || before.trim_ascii_start().first() != Some(&b'{') || has_tier(before) {
         return None;
     }
-    let mut place = Place::default();
-    scan::members_from::<NotAnObject>(body, key, |member| {
-        place.note(body, member);
+    let after = body.get(key.checked_add(USAGE.len())?..)?;
+    let value = after
+        .trim_ascii_start()
+        .strip_prefix(b":")?
+        .trim_ascii_start();
+    body.len().checked_sub(value.len())
+}
+
+/// The service tier behind a usage that ends at `end`; `None` when what follows shows that it was not at the top level.
+pub(super) fn rest(body: &[u8], end: usize) -> Option<Option<Range<usize>>> {
+    let (mut tier, mut again) = (None, false);
+    scan::members_after::<NotAnObject>(body, end, |member| {
+        match body.get(member.key) {
+            Some(b"usage") => again = true,
+            Some(b"service_tier") => tier = Some(member.value),
+            _ => {}
+        }
         Ok(())
     })
     .ok()?;
-    Some(place)
+    (!again).then_some(tier)
 }
 
 /// The last `usage`, wherever it stands.
 pub(super) fn anywhere(body: &[u8]) -> Option<Place> {
-    let (mut place, mut found) = (Place::default(), false);
+    let (mut usage, mut tier) = (None, None);
     scan::members::<NotAnObject>(body, |member| {
-        found |= place.note(body, member);
+        match body.get(member.key) {
+            Some(b"usage") => usage = Some(member.value),
+            Some(b"service_tier") => tier = Some(member.value),
+            _ => {}
+        }
         Ok(())
     })
     .ok()?;
-    found.then_some(place)
-}
-
-impl Place {
-    fn note(&mut self, body: &[u8], member: scan::Member) -> bool {
-        match body.get(member.key) {
-            Some(b"usage") => {
-                self.usage = member.value;
-                return true;
-            }
-            Some(b"service_tier") => self.tier = Some(member.value),
-            _ => {}
-        }
-        false
-    }
+    usage.map(|usage| Place { usage, tier })
 }
 
 /// Whether a service tier may stand in what comes before: such an answer is read from its start.
@@ -77,16 +81,41 @@ fn has_tier(before: &[u8]) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{anywhere, near_the_end};
-    use crate::dialect::usage::plain::tests::{json, object};
+    use super::{Place, anywhere, near_the_end, rest};
+    use crate::dialect::{
+        Endpoint,
+        usage::{
+            general_usage,
+            plain::tests::{json, object},
+            plain_usage,
+        },
+    };
+
+    /// What reading from the end finds, given where a value ends that begins at some place.
+    fn from_the_end(body: &[u8]) -> Option<Place> {
+        let begin = near_the_end(body)?;
+        let mut values = serde_json::Deserializer::from_slice(&body[begin..])
+            .into_iter::<serde::de::IgnoredAny>();
+        values.next()?.ok()?;
+        let end = begin.checked_add(values.byte_offset())?;
+        rest(body, end).map(|tier| Place {
+            usage: begin..end,
+            tier,
+        })
+    }
 
     proptest! {
         /// Whatever stands in the answer, reading from the end finds what reading from the start finds, or leaves it to that.
         #[test]
         fn the_end_tells_what_the_whole_tells(body in object(json()), pretty in any::<bool>()) {
             let text = if pretty { serde_json::to_vec_pretty(&body) } else { serde_json::to_vec(&body) }.unwrap();
-            if let Some(place) = near_the_end(&text) {
+            if let Some(place) = from_the_end(&text) {
                 prop_assert_eq!(Some(place), anywhere(&text));
+            }
+            for endpoint in [Endpoint::ChatCompletions, Endpoint::Messages] {
+                if let Some(usage) = plain_usage(endpoint, &text) {
+                    prop_assert_eq!(Some(usage), general_usage(endpoint, &text));
+                }
             }
         }
     }
@@ -95,9 +124,9 @@ mod tests {
     fn usual_answers_are_read_from_the_end() {
         for body in [
             r#"{"id":"a","choices":[{"message":{"content":"\\\"usage\\\": {"}}],"usage":{"prompt_tokens":1},"service_tier":"flex","x":[]}"#,
-            "{ \"content\": [{\"usage\": 1}],\n  \"usage\": {\"input_tokens\": 1, \"b\": {\"c\": [\"}\"]}}\n}\n",
+            "{ \"content\": [{\"usage\": 1}],\n  \"usage\" : {\"input_tokens\": 1, \"b\": {\"c\": [\"}\"]}}\n}\n",
         ] {
-            let place = near_the_end(body.as_bytes());
+            let place = from_the_end(body.as_bytes());
             assert!(place.is_some(), "{body}");
             assert_eq!(place, anywhere(body.as_bytes()), "{body}");
         }
@@ -109,7 +138,7 @@ mod tests {
             r#"["usage"]"#,
             r#"{"a":"usage"}"#,
         ] {
-            assert_eq!(near_the_end(body.as_bytes()), None, "{body}");
+            assert_eq!(from_the_end(body.as_bytes()), None, "{body}");
         }
     }
 }
