@@ -4,12 +4,17 @@ use std::{env, fs, io, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: &[&str] = &[
     "proxyxai/config/v1/resource.proto",
     "proxyxai/config/v1/config.proto",
     "proxyxai/usage/v1/usage.proto",
     "proxyxai/admin/v1/admin.proto",
+    "proxyxai/admin/v1/join_token.proto",
+    "proxyxai/node/v1/join.proto",
+    "proxyxai/admin/v1/credential.proto",
+    "proxyxai/admin/v1/audit.proto",
     "proxyxai/store/v1/stored.proto",
+    "proxyxai/store/v1/credential.proto",
 ];
 
 fn main() -> io::Result<()> {
@@ -28,6 +33,14 @@ fn main() -> io::Result<()> {
             "proxyxai.admin.v1.CreateUpstreamKeyRequest",
             "proxyxai.admin.v1.UpdateUpstreamKeyRequest",
             "proxyxai.admin.v1.CreateKeyResponse",
+            "proxyxai.admin.v1.CreateJoinTokenResponse",
+            "proxyxai.node.v1.JoinRequest",
+            "proxyxai.node.v1.JoinResponse",
+            "proxyxai.node.v1.RenewRequest",
+            "proxyxai.admin.v1.CreateCredentialResponse",
+            "proxyxai.admin.v1.RotateCredentialResponse",
+            "proxyxai.store.v1.StoredCredential",
+            "proxyxai.admin.v1.RotateKeyResponse",
         ])
         .build_client(services)
         .build_server(services)

@@ -1,10 +1,12 @@
 //! The admin API: one file per kind of object. Each call reads the state once, decides, and changes it in one transaction.
 
 pub(crate) mod accounts;
+pub(crate) mod credentials;
 pub(crate) mod keys;
 pub(crate) mod providers;
 pub(crate) mod routes;
 pub(crate) mod upstream_keys;
+mod writing;
 
 use proxyxai_core::{
     account::key::base62,
@@ -26,14 +28,19 @@ pub(crate) fn page<T>(
     size: u32,
     token: &str,
 ) -> (Vec<T>, String) {
-    let size = match usize::try_from(size).unwrap_or(MAX_PAGE) {
-        0 => PAGE,
-        size => size.min(MAX_PAGE),
-    };
+    let size = page_size(size);
     let mut rest = items.filter(|item| token.is_empty() || id(item).as_str() > token);
     let page: Vec<T> = rest.by_ref().take(size).collect();
     let next = rest.next().and(page.last()).map(&id).unwrap_or_default();
     (page, next)
+}
+
+/// How many items a page holds when so many are asked for; 0 leaves it to the control plane.
+pub(crate) fn page_size(asked: u32) -> usize {
+    match usize::try_from(asked).unwrap_or(MAX_PAGE) {
+        0 => PAGE,
+        size => size.min(MAX_PAGE),
+    }
 }
 
 /// A new object.
@@ -47,7 +54,7 @@ pub(crate) fn object(kind: Kind, managed_by: ManagedBy, created_unix_ms: i64) ->
         resource: Some(Resource { kind: Some(kind) }),
         managed_by: managed_by.into(),
         created_unix_ms,
-        fingerprint: String::new(),
+        ..StoredResource::default()
     }
 }
 
@@ -66,3 +73,6 @@ pub(crate) fn new_id(random: &dyn Random, word: &str) -> String {
         base62(&random_bytes(random), 10).to_ascii_lowercase()
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,18 +11,23 @@ use std::{
 };
 
 use proxyxai_core::{
+    access::{Caller, Role},
     account::key::{Pepper, base62},
     ports::{Clock, Random, random_bytes},
     secret::{SecretString, seal::SealKey},
 };
 use proxyxai_proto::{
     admin::v1::{
-        account_service_server::AccountServiceServer, key_service_server::KeyServiceServer,
+        ManagedBy, account_service_server::AccountServiceServer,
+        audit_service_server::AuditServiceServer,
+        credential_service_server::CredentialServiceServer,
+        join_token_service_server::JoinTokenServiceServer, key_service_server::KeyServiceServer,
         provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
     config::v1::config_service_server::ConfigServiceServer,
+    node::v1::join_service_server::JoinServiceServer,
     usage::v1::usage_service_server::UsageServiceServer,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,20 +37,24 @@ use tonic::transport::{Server, server::Connected};
 
 use crate::{
     admin::{
-        accounts::AccountServer, keys::KeyServer, providers::ProviderServer, routes::RouteServer,
-        upstream_keys::UpstreamKeyServer,
+        accounts::AccountServer, credentials::CredentialServer, keys::KeyServer,
+        providers::ProviderServer, routes::RouteServer, upstream_keys::UpstreamKeyServer,
     },
-    auth::{Credentials, Guard},
+    audit::{Trail, service::AuditServer},
+    auth::{Credentials, Gate, Guard, ProcessCredential},
+    authority::{Authority, SERVER_LIFETIME},
     books::Books,
     bootstrap,
     config_service::{ConfigServer, Nodes},
     config_store::ConfigStore,
+    join::{self, Door, JoinServer, JoinTokenServer},
     publish::View,
     status::Fault,
     store::{
         Store, StoreError,
         keyspace::{self, Key},
     },
+    tls::{Tls, TlsError},
     usage_query::UsageQueryServer,
     usage_service::UsageServer,
 };
@@ -73,8 +82,13 @@ pub struct Settings {
     pub bookmark_interval: Duration,
     /// Changes that follow one within this time are sent together.
     pub debounce: Duration,
-    /// Between folds of old rows of usage.
+    /// Between folds of old rows of usage, and prunings of the audit trail.
     pub fold_interval: Duration,
+    /// Names and addresses that its certificate bears, besides those of this machine and the one that clients ask for who pin the
+    /// authority.
+    pub names: Vec<String>,
+    /// How long records of the audit trail are kept.
+    pub audit_keep: Duration,
 }
 
 impl Default for Settings {
@@ -83,6 +97,8 @@ impl Default for Settings {
             bookmark_interval: Duration::from_secs(2),
             debounce: Duration::from_millis(100),
             fold_interval: Duration::from_secs(3600),
+            names: Vec::new(),
+            audit_keep: Duration::from_secs(365 * 24 * 3600),
         }
     }
 }
@@ -117,6 +133,12 @@ pub enum StartError {
     Failed(String),
 }
 
+impl From<TlsError> for StartError {
+    fn from(error: TlsError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 impl From<Fault> for StartError {
     fn from(fault: Fault) -> Self {
         Self::Failed(fault.to_string())
@@ -129,14 +151,65 @@ pub struct ControlPlane {
     config: Arc<ConfigStore>,
     store: Arc<dyn Store>,
     books: Arc<Books>,
+    trail: Arc<Trail>,
     credentials: Arc<Credentials>,
-    node_credential: SecretString,
+    own: OwnCredentials,
     deployment_id: String,
     pepper: Pepper,
     view: Arc<View>,
     view_key: [u8; 32],
     nodes: Nodes,
+    door: Arc<Door>,
+    tls: Tls,
     stopping: CancellationToken,
+}
+
+/// Ids of the credentials that processes of the deployment hold, as the audit trail names them.
+mod process {
+    /// The one in the file `admin-credential`.
+    pub(super) const ADMIN: &str = "admin";
+    /// Of the node of this process.
+    pub(super) const NODE: &str = "node";
+    /// `xai up` when it brings objects in line with the environment.
+    pub(super) const ENV: &str = "env";
+    /// `xai up --demo`, likewise.
+    pub(super) const DEMO: &str = "demo";
+    /// The first start.
+    pub(super) const START: &str = "start";
+}
+
+/// Credentials that are made anew at every start, for other parts of this process.
+struct OwnCredentials {
+    node: SecretString,
+    env: SecretString,
+    demo: SecretString,
+}
+
+impl OwnCredentials {
+    fn make(random: &dyn Random) -> Self {
+        let secret = |word: &str| -> SecretString {
+            format!("pxai-{word}-{}", base62(&random_bytes(random), 40)).into()
+        };
+        Self {
+            node: secret("node"),
+            env: secret("env"),
+            demo: secret("demo"),
+        }
+    }
+
+    /// All that are known without a look into the store.
+    fn with_admin(&self, admin: SecretString) -> Vec<ProcessCredential> {
+        let one = |id: &str, role: Role, secret: &SecretString| ProcessCredential {
+            caller: Caller::of_deployment(id, role),
+            secret: secret.clone(),
+        };
+        vec![
+            one(process::ADMIN, Role::Root, &admin),
+            one(process::NODE, Role::Node, &self.node),
+            one(process::ENV, Role::Root, &self.env),
+            one(process::DEMO, Role::Root, &self.demo),
+        ]
+    }
 }
 
 /// Opens the books and reads the configuration.
@@ -152,29 +225,56 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         admin_credential,
     } = ports;
     let deployment = bootstrap::deployment(&store, &*random, &*clock, &key_encryption_key).await?;
+    let authority = join::authority(
+        &store,
+        &*random,
+        &*clock,
+        &key_encryption_key,
+        &deployment.id,
+    );
+    let authority = Arc::new(authority.await?);
+    let certificate = authority
+        .server(&settings.names, clock.unix_ms())
+        .map_err(TlsError::from)?;
+    let tls = Tls::new(Arc::clone(&authority), certificate)?;
+    let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&clock))?);
     let config = ConfigStore::load(
         Arc::clone(&store),
         Arc::clone(&random),
         Arc::clone(&clock),
         key_encryption_key,
         deployment.generation,
+        Arc::clone(&trail),
     )
     .await?;
-    let node_secret = format!("pxai-node-{}", base62(&random_bytes(&*random), 40));
+    let config = Arc::new(config);
+    let door = Door {
+        store: Arc::clone(&store),
+        random: Arc::clone(&random),
+        clock: Arc::clone(&clock),
+        pepper: deployment.pepper.clone(),
+        authority,
+        trail: Arc::clone(&trail),
+        config: Arc::clone(&config),
+    };
+    let own = OwnCredentials::make(&*random);
     let view_key: [u8; 32] = random_bytes(&*random);
     Ok(ControlPlane {
         settings,
-        config: Arc::new(config),
+        config,
         books: Arc::new(Books {
             store: Arc::clone(&store),
-            clock,
+            clock: Arc::clone(&clock),
         }),
-        store,
+        trail,
         credentials: Arc::new(Credentials {
-            admin: admin_credential,
-            node: node_secret.clone().into(),
+            store: Arc::clone(&store),
+            clock,
+            pepper: deployment.pepper.clone(),
+            processes: own.with_admin(admin_credential),
         }),
-        node_credential: node_secret.into(),
+        own,
+        store,
         deployment_id: deployment.id,
         pepper: deployment.pepper,
         view: Arc::new(View {
@@ -183,6 +283,8 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         }),
         view_key,
         nodes: Arc::new(Mutex::new(BTreeMap::new())),
+        door: Arc::new(door),
+        tls,
         stopping: CancellationToken::new(),
     })
 }
@@ -193,9 +295,29 @@ impl ControlPlane {
         &self.deployment_id
     }
 
+    /// Encrypts connections that come from elsewhere.
+    pub fn tls(&self) -> &Tls {
+        &self.tls
+    }
+
+    /// The authority that clients pin.
+    pub fn authority(&self) -> &Authority {
+        &self.door.authority
+    }
+
     /// What the node of this process shows; made anew at every start.
     pub fn node_credential(&self) -> SecretString {
-        self.node_credential.clone()
+        self.own.node.clone()
+    }
+
+    /// What the part of this process shows that manages objects by itself; made anew at every start. `None` for administrators, whose
+    /// credential is handed in.
+    pub fn managing_credential(&self, for_whom: ManagedBy) -> Option<SecretString> {
+        match for_whom {
+            ManagedBy::Env => Some(self.own.env.clone()),
+            ManagedBy::Demo => Some(self.own.demo.clone()),
+            ManagedBy::Admin | ManagedBy::Unspecified => None,
+        }
     }
 
     /// Serves all services on connections that come in, until `shutdown`. May be called for several sources at once.
@@ -228,12 +350,28 @@ impl ControlPlane {
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .max_concurrent_streams(Some(128))
-            .layer(Guard(Arc::clone(&self.credentials)))
+            .layer(Guard(Arc::new(Gate {
+                config: config(),
+                credentials: Arc::clone(&self.credentials),
+                door: Arc::clone(&self.door),
+            })))
             .add_service(health_service)
             .add_service(reflection_v1)
             .add_service(reflection_v1alpha)
             .add_service(AccountServiceServer::new(AccountServer {
                 config: config(),
+                credentials: Arc::clone(&self.credentials),
+            }))
+            .add_service(CredentialServiceServer::new(CredentialServer {
+                config: config(),
+                credentials: Arc::clone(&self.credentials),
+                trail: Arc::clone(&self.trail),
+                deployment_id: self.deployment_id.clone(),
+            }))
+            .add_service(AuditServiceServer::new(AuditServer {
+                config: config(),
+                trail: Arc::clone(&self.trail),
+                deployment_id: self.deployment_id.clone(),
             }))
             .add_service(KeyServiceServer::new(KeyServer {
                 config: config(),
@@ -251,6 +389,10 @@ impl ControlPlane {
                 config: config(),
                 store: Arc::clone(&self.store),
             }))
+            .add_service(JoinTokenServiceServer::new(JoinTokenServer(Arc::clone(
+                &self.door,
+            ))))
+            .add_service(JoinServiceServer::new(JoinServer(Arc::clone(&self.door))))
             .add_service(ConfigServiceServer::new(ConfigServer {
                 config: config(),
                 deployment_id: self.deployment_id.clone(),
@@ -271,9 +413,24 @@ impl ControlPlane {
             .map_err(io::Error::other)
     }
 
-    /// Keeps the books small: folds old rows of usage, now and then, until stopped.
+    /// Keeps the store small and the certificate fresh, now and then, until stopped: folds old rows of usage, prunes the audit trail.
     pub async fn keep_house(&self) {
+        let mut renewed = self.books.clock.monotonic();
         loop {
+            let age = self.books.clock.monotonic().saturating_sub(renewed);
+            if age > SERVER_LIFETIME / 2 {
+                match self.renew_certificate() {
+                    Ok(()) => renewed = self.books.clock.monotonic(),
+                    Err(error) => {
+                        tracing::error!(%error, "the certificate of this control plane was not renewed; it is tried again")
+                    }
+                }
+            }
+            let keep = i64::try_from(self.settings.audit_keep.as_millis()).unwrap_or(i64::MAX);
+            let before = self.books.clock.unix_ms().saturating_sub(keep);
+            if let Err(error) = self.trail.prune(before).await {
+                tracing::warn!(%error, "the audit trail was not pruned; it is tried again");
+            }
             if let Err(error) = self.books.fold().await {
                 tracing::warn!(%error, "old rows of usage were not folded; it is tried again");
             }
@@ -283,6 +440,17 @@ impl ControlPlane {
                 () = tokio::time::sleep(self.settings.fold_interval) => {}
             }
         }
+    }
+
+    fn renew_certificate(&self) -> Result<(), TlsError> {
+        let now = self.books.clock.unix_ms();
+        let certificate = self.door.authority.server(&self.settings.names, now)?;
+        self.tls.replace(certificate)
+    }
+
+    /// Keeps the tick, by which all who follow the store know that it lives, until stopped.
+    pub async fn keep_tick(&self) {
+        crate::tick::keep(&*self.store, &self.config.clock, &self.stopping).await;
     }
 
     /// Ends the streams of all nodes, so that a server can stop.

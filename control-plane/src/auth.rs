@@ -1,120 +1,100 @@
-//! Who may call what: one table of services and roles, and the check before every call.
+//! The check before every call: what it needs, who calls, and whether that fits. A call that passes has its [`Caller`] in the request.
 //!
-//! Invariant: a service without an entry is refused to everybody; a test fails on one.
+//! Invariant: a call without an entry in the table of permissions is refused to everybody. What an object's account must be is asked by
+//! the handlers, with the same `core` code.
 
-use http::{HeaderMap, Request, Response};
-use proxyxai_core::secret::{ExposeSecret as _, SecretString};
+mod credentials;
+mod table;
+
 use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use subtle::ConstantTimeEq as _;
+
+use http::{Request, Response, header};
+use proxyxai_core::access::{Caller, Permission, may_call};
 use tonic::{Status, body::Body};
 use tower::{Layer, Service};
 
-/// What a caller is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Admin,
-    Node,
+pub(crate) use credentials::{Credentials, ProcessCredential};
+
+use crate::{config_store::ConfigStore, join::Door, status::Fault, tls::Peer};
+
+/// Who calls; for handlers.
+pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Fault> {
+    let caller = request.extensions().get::<Caller>();
+    caller
+        .cloned()
+        .ok_or_else(|| Fault::Defect("a call came in without a caller".to_owned()))
 }
 
-/// Who may call the methods of a service.
-const TABLE: [(&str, &[Role]); 11] = [
-    ("proxyxai.admin.v1.AccountService", &[Role::Admin]),
-    ("proxyxai.admin.v1.KeyService", &[Role::Admin]),
-    ("proxyxai.admin.v1.ProviderService", &[Role::Admin]),
-    ("proxyxai.admin.v1.UpstreamKeyService", &[Role::Admin]),
-    ("proxyxai.admin.v1.RouteService", &[Role::Admin]),
-    ("proxyxai.admin.v1.UsageQueryService", &[Role::Admin]),
-    ("proxyxai.config.v1.ConfigService", &[Role::Node]),
-    ("proxyxai.usage.v1.UsageService", &[Role::Node]),
-    // Health and the schema hold nothing of a deployment: an empty list means that anybody may ask.
-    ("grpc.health.v1.Health", &[]),
-    ("grpc.reflection.v1.ServerReflection", &[]),
-    ("grpc.reflection.v1alpha.ServerReflection", &[]),
-];
-
-/// The credentials of a deployment.
-pub(crate) struct Credentials {
-    /// Of administrators.
-    pub(crate) admin: SecretString,
-    /// Of nodes.
-    pub(crate) node: SecretString,
+/// Lets calls in, or says why not.
+pub(crate) struct Gate {
+    pub(crate) config: Arc<ConfigStore>,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) door: Arc<Door>,
 }
 
-impl Credentials {
-    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), Status> {
-        let service = path
-            .strip_prefix('/')
-            .and_then(|rest| rest.split_once('/'))
-            .map(|(service, _)| service);
-        let allowed = TABLE
-            .iter()
-            .find(|(name, _)| Some(*name) == service)
-            .map(|(_, roles)| *roles);
-        match allowed {
-            None => Err(Status::unimplemented("there is no such service here")),
-            Some([]) => Ok(()),
-            Some(roles) => match self.role(headers) {
-                Some(role) if roles.contains(&role) => Ok(()),
-                Some(_) => Err(Status::permission_denied(
-                    "this credential is of another role than the call needs",
-                )),
-                None => Err(Status::unauthenticated(
-                    "send `authorization: Bearer <credential>`; the credential of administrators is in the file `admin-credential` of the data directory",
-                )),
-            },
-        }
-    }
-
-    fn role(&self, headers: &HeaderMap) -> Option<Role> {
-        let given = headers
-            .get(http::header::AUTHORIZATION)?
-            .to_str()
-            .ok()?
-            .strip_prefix("Bearer ")
-            .filter(|given| !given.is_empty())?;
-        let is = |secret: &SecretString| {
-            bool::from(secret.expose_secret().as_bytes().ct_eq(given.as_bytes()))
+impl Gate {
+    /// The caller, if the call may be made at all; `None` when anybody may.
+    async fn admit(
+        &self,
+        path: &str,
+        node: Option<&str>,
+        bearer: Option<&str>,
+    ) -> Result<Option<Caller>, Status> {
+        let Some((name, permission)) = table::find(path) else {
+            return Err(Status::unimplemented("there is no such call here"));
         };
-        if is(&self.admin) {
-            Some(Role::Admin)
-        } else if is(&self.node) {
-            Some(Role::Node)
-        } else {
-            None
+        if permission == Permission::Public {
+            return Ok(None);
         }
+        // A node's certificate says who it is; a credential that is shown besides is that of somebody who administers from there.
+        let caller = match (node, bearer) {
+            (Some(node), None) => self.door.caller(node).await?,
+            (_, bearer) => {
+                let state = self.config.state();
+                self.credentials.identify(bearer, &state).await?
+            }
+        };
+        if let Err(refusal) = may_call(&caller, permission) {
+            if permission.changes() {
+                self.config.note_denied(&caller, name).await;
+            }
+            return Err(Fault::Denied(refusal).into());
+        }
+        Ok(Some(caller))
     }
 }
 
-/// Puts the check before a service.
+/// Puts the gate before a service.
 #[derive(Clone)]
-pub(crate) struct Guard(pub(crate) Arc<Credentials>);
+pub(crate) struct Guard(pub(crate) Arc<Gate>);
 
 impl<S> Layer<S> for Guard {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
         Guarded {
-            credentials: Arc::clone(&self.0),
+            gate: Arc::clone(&self.0),
             inner,
         }
     }
 }
 
-/// A service behind the check.
+/// A service behind the gate.
 #[derive(Clone)]
 pub(crate) struct Guarded<S> {
-    credentials: Arc<Credentials>,
+    gate: Arc<Gate>,
     inner: S,
 }
 
 impl<S, B> Service<Request<B>> for Guarded<S>
 where
-    S: Service<Request<B>, Response = Response<Body>>,
+    S: Service<Request<B>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
+    B: Send + 'static,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -125,115 +105,34 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        match self
-            .credentials
-            .check(request.uri().path(), request.headers())
-        {
-            Ok(()) => Box::pin(self.inner.call(request)),
-            Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
-        }
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // The service that was found ready is the one that is called.
+        let next = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, next);
+        let gate = Arc::clone(&self.gate);
+        Box::pin(async move {
+            let path = request.uri().path().to_owned();
+            let given = request.headers().get(header::AUTHORIZATION);
+            let bearer = given
+                .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
+                .map(str::to_owned);
+            let peer = request.extensions().get::<Peer>();
+            let node = peer.and_then(|peer| peer.node.clone());
+            match gate.admit(&path, node.as_deref(), bearer.as_deref()).await {
+                Ok(caller) => {
+                    request.extensions_mut().extend(with(caller));
+                    ready.call(request).await
+                }
+                Err(status) => Ok(status.into_http()),
+            }
+        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use prost::Message as _;
-
-    use super::*;
-
-    fn credentials() -> Credentials {
-        Credentials {
-            admin: "admin-secret".into(),
-            node: "node-secret".into(),
-        }
+fn with(caller: Option<Caller>) -> http::Extensions {
+    let mut extensions = http::Extensions::new();
+    if let Some(caller) = caller {
+        extensions.insert(caller);
     }
-
-    fn check(path: &str, credential: Option<&str>, want: tonic::Code) {
-        let mut headers = HeaderMap::new();
-        if let Some(credential) = credential {
-            headers.insert(
-                "authorization",
-                format!("Bearer {credential}").parse().unwrap(),
-            );
-        }
-        let code = credentials()
-            .check(path, &headers)
-            .map_or_else(|status| status.code(), |()| tonic::Code::Ok);
-        assert_eq!(code, want, "{path} with {credential:?}");
-    }
-
-    #[test]
-    fn every_service_of_the_protos_has_an_entry() {
-        let set = prost_types::FileDescriptorSet::decode(proxyxai_proto::DESCRIPTORS).unwrap();
-        let mut services = 0;
-        for file in set.file {
-            for service in &file.service {
-                services += 1;
-                let name = format!("{}.{}", file.package(), service.name());
-                assert!(
-                    TABLE.iter().any(|(known, _)| *known == name),
-                    "{name} has no entry"
-                );
-            }
-        }
-        assert_eq!(services, 8);
-    }
-
-    #[test]
-    fn an_empty_credential_is_nobody_s() {
-        let empty = Credentials {
-            admin: "".into(),
-            node: "".into(),
-        };
-        let mut headers = HeaderMap::new();
-        headers.insert("authorization", "Bearer ".parse().unwrap());
-        assert_eq!(empty.role(&headers), None);
-    }
-
-    #[test]
-    fn roles_are_kept_apart() {
-        use tonic::Code::{Ok, PermissionDenied, Unauthenticated, Unimplemented};
-        check(
-            "/proxyxai.admin.v1.KeyService/ListKeys",
-            Some("admin-secret"),
-            Ok,
-        );
-        check(
-            "/proxyxai.admin.v1.KeyService/ListKeys",
-            Some("node-secret"),
-            PermissionDenied,
-        );
-        check(
-            "/proxyxai.admin.v1.KeyService/ListKeys",
-            Some("admin-secre"),
-            Unauthenticated,
-        );
-        check(
-            "/proxyxai.admin.v1.KeyService/ListKeys",
-            None,
-            Unauthenticated,
-        );
-        check(
-            "/proxyxai.config.v1.ConfigService/Stream",
-            Some("node-secret"),
-            Ok,
-        );
-        check(
-            "/proxyxai.config.v1.ConfigService/Stream",
-            Some("admin-secret"),
-            PermissionDenied,
-        );
-        check("/grpc.health.v1.Health/Check", None, Ok);
-        for malformed in [
-            "proxyxai.admin.v1.KeyService/ListKeys",
-            "//ListKeys",
-            "/",
-            "",
-            "/x.Y/Z",
-            "/proxyxai.admin.v1.KeyService",
-        ] {
-            check(malformed, None, Unimplemented);
-        }
-    }
+    extensions
 }

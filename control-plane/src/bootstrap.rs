@@ -103,7 +103,7 @@ async fn make(
         resource: Some(Resource { kind: Some(kind) }),
         managed_by: ManagedBy::Admin.into(),
         created_unix_ms: clock.unix_ms(),
-        fingerprint: String::new(),
+        ..StoredResource::default()
     };
     let price_name = ResourceName {
         kind: ResourceKind::PriceTable,

@@ -131,7 +131,8 @@ impl ConfigService for ConfigServer {
                 .as_slice()
                 .try_into()
                 .ok()
-                .and_then(|bytes| state.snapshot.keys.get(&KeyDigest(bytes)));
+                .and_then(|bytes| state.snapshot.key(&KeyDigest(bytes)))
+                .map(|key| key.record);
             let key =
                 record.and_then(|record| state.get(ResourceKind::VirtualKey, record.id.as_str()));
             let virtual_key = match key.and_then(|stored| stored.resource.as_ref()) {

@@ -2,14 +2,19 @@
 
 pub mod admin;
 pub mod app;
+mod audit;
 mod auth;
+pub mod authority;
 mod books;
 mod bootstrap;
 mod config_service;
 mod config_store;
+mod join;
 mod publish;
 mod rollup;
 mod status;
 pub mod store;
+pub mod tick;
+pub mod tls;
 mod usage_query;
 mod usage_service;

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use proxyxai_core::{account::tree::ROOT, snapshot::ResourceKind};
+use proxyxai_core::{
+    access::{Caller, Permission},
+    account::tree::ROOT,
+    snapshot::ResourceKind,
+};
 use proxyxai_proto::{
     admin::v1::{
         QueryUsageRequest, QueryUsageResponse, UsageGroup, UsageRow,
@@ -15,6 +19,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     admin::accounts::find_account,
+    auth,
     config_store::{ConfigStore, State},
     rollup::{self, HOUR_MS},
     status::Fault,
@@ -35,9 +40,10 @@ impl UsageQueryService for UsageQueryServer {
         &self,
         request: Request<QueryUsageRequest>,
     ) -> Result<Response<QueryUsageResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let query = request.into_inner();
         let state = self.config.state();
-        let rows = self.rows(&state, &query).await?;
+        let rows = self.rows(&state, &caller, &query).await?;
         let groups: Vec<UsageGroup> = query.group_by().collect();
         let mut sums: BTreeMap<(String, String, String), Rollup> = BTreeMap::new();
         for (bucket, row) in rows {
@@ -67,11 +73,13 @@ impl UsageQueryServer {
     async fn rows(
         &self,
         state: &State,
+        caller: &Caller,
         query: &QueryUsageRequest,
     ) -> Result<Vec<(Bucket, Rollup)>, Fault> {
         let accounts = &state.snapshot.accounts;
         // Everything is under the root account, also what accounts used that are deleted now.
-        let under = Some(find_account(state, &query.under)?).filter(|at| accounts.id(*at) != ROOT);
+        let under = Some(find_account(state, caller, Permission::Read, &query.under)?)
+            .filter(|at| accounts.id(*at) != ROOT);
         let wanted = |bucket: &Bucket| {
             let inside = under.is_none_or(|under| {
                 accounts

@@ -1,6 +1,10 @@
 //! The subaccount tree, virtual keys, and what a caller may use.
 
+pub mod admission;
 pub mod key;
+pub mod limits;
+pub mod network;
 pub mod pattern;
 pub mod rules;
+pub mod terms;
 pub mod tree;

@@ -3,8 +3,11 @@
 //! Invariant: nothing here performs I/O, reads a clock, draws a random number or awaits. Shells pass `now` and random bytes in, and
 //! do what the functions here decide.
 
+pub mod access;
 pub mod account;
+pub mod audit;
 pub mod dialect;
+pub mod idempotency;
 pub mod money;
 pub mod ports;
 pub mod route;

@@ -2,6 +2,8 @@
 
 pub mod address;
 pub mod base_url;
+pub mod mapping;
 pub mod pool;
 pub mod provider;
 pub mod retry;
+pub mod turns;

@@ -1,5 +1,7 @@
-//! Secrets: types that cannot be printed, and how they are sealed at rest and on the wire.
+//! Secrets: types that cannot be printed, how they are sealed at rest and on the wire, and what proves who is who.
 
+pub mod fingerprint;
+pub mod join_token;
 pub mod seal;
 
 pub use secrecy::{ExposeSecret, SecretString};

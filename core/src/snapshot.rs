@@ -6,9 +6,11 @@
 pub mod compile;
 pub mod content;
 pub mod key_table;
+pub mod key_terms;
 pub mod version;
 
 pub use compile::{Provider, ProviderIndex, Rejection, Snapshot, UpstreamKey};
 pub use content::{Change, Content, Digest, ResourceKind, ResourceName};
 pub use key_table::{KeyRecord, KeyTable};
+pub use key_terms::KeyTerms;
 pub use version::Version;

@@ -18,7 +18,7 @@ use proxyxai_core::{
         first_event::{FirstEvent, first_event},
     },
     route::{
-        pool::{Pool, PoolIndex, UpstreamKeyIndex, candidates},
+        pool::{Candidates, Pool, PoolIndex, UpstreamKeyIndex},
         retry::{AttemptEnd, Exhausted, Verdict, judge, when_none_left},
     },
     snapshot::Provider,
@@ -26,6 +26,7 @@ use proxyxai_core::{
 use tokio::time::timeout;
 
 use crate::{
+    causes,
     context::Context,
     headers,
     meter::{Facts, Meter},
@@ -88,7 +89,7 @@ struct Failed {
     kept: Option<Kept>,
 }
 
-/// Tries the keys of a pool, in turn.
+/// Tries the keys of a pool, in turn, level by level.
 pub(crate) async fn run(
     cx: &Rc<Context>,
     call: &Call,
@@ -96,8 +97,10 @@ pub(crate) async fn run(
 ) -> Result<Answer, Failure> {
     let turn = call.facts.pinned.turn(pool.0);
     let mut failed: Vec<Failed> = Vec::new();
-    for (number, upstream) in candidates(pool.1, turn).enumerate() {
-        let mut meter = Meter::begin(cx, call, upstream, number.saturating_add(1));
+    let mut candidates = Candidates::new(pool.1, turn, call.facts.sent_model());
+    while let Some(upstream) = candidates.next(failed.last().map(|one| one.end)) {
+        let number = failed.len().saturating_add(1);
+        let mut meter = Meter::begin(cx, call, upstream, number);
         let Some((_, provider)) = call.facts.pinned.snapshot.upstream(upstream) else {
             continue;
         };
@@ -151,7 +154,7 @@ async fn send(
                 Box::pin(within(&cx.timers, time_left, connecting))
                     .await
                     .ok_or_else(|| failed("connecting took too long"))?
-                    .map_err(|error| failed(&chain(&error)))?
+                    .map_err(|error| failed(&causes::in_one_line(&error)))?
             }
         };
         let head = write_head(call, provider, upstream);
@@ -172,7 +175,7 @@ async fn send(
                 } else {
                     AttemptEnd::ConnectFailed
                 };
-                return Err((end, chain(&error)));
+                return Err((end, causes::in_one_line(&error)));
             }
         }
     }
@@ -429,15 +432,4 @@ fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
         last,
         timed_out,
     })
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -6,17 +6,25 @@
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
-use proxyxai_core::account::key::{self, InvalidKey};
+use proxyxai_core::{
+    account::{
+        admission,
+        key::{self, InvalidKey},
+        limits::Asked,
+    },
+    dialect::Endpoint,
+};
 
 use crate::{
     config::Pinned, context::Context, headers::X_API_KEY, meter::Caller, respond::Failure,
 };
 
-/// Finds the caller, or says why not.
+/// Finds the caller, or says why not. What the head of the request tells of its wish is judged here, before the body is read.
 pub(crate) async fn identify(
     cx: &Rc<Context>,
     pinned: &Arc<Pinned>,
     headers: &HeaderMap,
+    endpoint: Endpoint,
     from: IpAddr,
 ) -> Result<Caller, Failure> {
     let shown = credential(headers)?;
@@ -25,7 +33,7 @@ pub(crate) async fn identify(
         Err(reason) => return Err(wrong(cx, from, reason)),
     };
     let digest = pinned.digest(text.expose()).ok_or(Failure::NotReady)?;
-    let caller = match pinned.snapshot.keys.get(&digest) {
+    let caller = match pinned.snapshot.key(&digest) {
         Some(key) => Caller {
             key,
             accounts: Arc::clone(&pinned.snapshot.accounts),
@@ -46,13 +54,10 @@ pub(crate) async fn identify(
             Err(_) => return Err(Failure::KeyUnchecked),
         },
     };
-    if caller.key.disabled {
-        return Err(Failure::KeyDisabled(caller.key.id.as_str().to_owned()));
-    }
-    caller
-        .accounts
-        .active(caller.key.account)
-        .map_err(Failure::Account)?;
+    let now = cx.clock.unix_ms();
+    let asked = Asked::call(endpoint, from);
+    admission::admit(&caller.key, &caller.accounts, now, &asked)
+        .map_err(|refusal| Failure::refused(&caller.key, refusal))?;
     Ok(caller)
 }
 

@@ -20,8 +20,8 @@ use std::{
 
 use moka::{ops::compute::Op, sync::Cache};
 use proxyxai_core::{
-    account::{key::KeyDigest, tree::AccountTree},
-    snapshot::{KeyRecord, Version},
+    account::{key::KeyDigest, terms::Key, tree::AccountTree},
+    snapshot::Version,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -40,7 +40,7 @@ const DEADLINE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct Resolved {
     /// The key; its account stands in `accounts`, not in a snapshot.
-    pub key: KeyRecord,
+    pub key: Key,
     /// The account of the key and its ancestors, as the control plane had them.
     pub accounts: Arc<AccountTree>,
 }

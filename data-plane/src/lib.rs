@@ -7,10 +7,13 @@
 pub mod app;
 mod attempt;
 mod body;
+mod causes;
 pub mod config;
 pub mod context;
+pub mod control_tls;
 pub mod dial;
 mod edge;
+pub mod enroll;
 #[cfg(test)]
 mod fakes;
 mod head;

@@ -9,24 +9,36 @@ use std::{mem, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proxyxai_core::{
-    account::tree::AccountTree,
+    account::{admission, limits::Asked, terms::Key, tree::AccountTree},
     dialect::{
         Endpoint, estimate,
         usage::{Tokens, Usage},
     },
     route::{pool::UpstreamKeyIndex, retry::AttemptEnd},
-    snapshot::KeyRecord,
 };
 use proxyxai_proto::usage::v1::Outcome;
 
-use crate::{attempt::Call, body, config::Pinned, context::Context, request_id::RequestId};
+use crate::{
+    attempt::Call, body, config::Pinned, context::Context, request_id::RequestId, respond::Failure,
+};
 pub(crate) use settled::Settled;
 
 /// Who asks, as a request needs it.
 pub(crate) struct Caller {
-    pub(crate) key: KeyRecord,
+    pub(crate) key: Key,
     /// The tree that the key's account stands in: the snapshot's, or what came with a key that was looked up.
     pub(crate) accounts: Arc<AccountTree>,
+}
+
+impl Caller {
+    /// Whether key and accounts allow the model.
+    ///
+    /// # Errors
+    /// Who does not.
+    pub(crate) fn may_use(&self, model: &str) -> Result<(), Failure> {
+        admission::permits(&self.key, &self.accounts, &Asked::model(model))
+            .map_err(|refusal| Failure::refused(&self.key, refusal))
+    }
 }
 
 /// What all attempts of a request share.
@@ -37,7 +49,17 @@ pub(crate) struct Facts {
     pub(crate) caller: Caller,
     pub(crate) endpoint: Endpoint,
     pub(crate) model: String,
+    /// What the provider is asked for, where a route gives the model another name.
+    pub(crate) mapped_model: Option<String>,
     pub(crate) stream: bool,
+}
+
+impl Facts {
+    /// The model by the provider's name; `None` where no model is asked for.
+    pub(crate) fn sent_model(&self) -> Option<&str> {
+        let model = self.mapped_model.as_deref().unwrap_or(&self.model);
+        (!model.is_empty()).then_some(model)
+    }
 }
 
 /// One attempt.

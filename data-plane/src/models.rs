@@ -43,6 +43,13 @@ pub(crate) async fn answer(
         .strip_prefix(PATH)
         .and_then(|rest| rest.strip_prefix('/'))
         .map(str::to_owned);
+    let mapped_model = one
+        .as_deref()
+        .and_then(|model| pinned.snapshot.mapped(dialect, model));
+    let path = match &mapped_model {
+        Some(model) => PathAndQuery::try_from(format!("{PATH}/{}", in_path(model))).ok(),
+        None => head.uri.path_and_query().cloned(),
+    };
     let call = Call {
         facts: Arc::new(Facts {
             request_id,
@@ -50,15 +57,12 @@ pub(crate) async fn answer(
             caller,
             endpoint: Endpoint::Models,
             model: one.clone().unwrap_or_default(),
+            mapped_model,
             stream: false,
         }),
         dialect,
         method: head.method,
-        path: head
-            .uri
-            .path_and_query()
-            .cloned()
-            .unwrap_or(PathAndQuery::from_static(PATH)),
+        path: path.unwrap_or(PathAndQuery::from_static(PATH)),
         headers: head.headers,
         body: Bytes::new(),
         hides_usage: false,
@@ -75,11 +79,13 @@ async fn retrieve(
     call: &Call,
     model: &str,
 ) -> Result<Response<AnswerBody>, Failure> {
-    let caller = &call.facts.caller;
-    if caller.accounts.admits(caller.key.account, model).is_err() {
+    if call.facts.caller.may_use(model).is_err() {
         return Err(Failure::NoSuchModel(model.to_owned()));
     }
     let (index, pool) = usable(call, Some(model))?;
+    if !pool.serves(call.facts.sent_model()) {
+        return Err(Failure::NoSuchModel(model.to_owned()));
+    }
     Ok(relay(
         cx,
         call,
@@ -96,24 +102,11 @@ async fn list(cx: &Rc<Context>, call: &Call) -> Result<Response<AnswerBody>, Fai
             .get::<usize>(key)
             .map(|key| key.provider.0)
     };
-    let providers: BTreeSet<usize> = pool
-        .keys
-        .iter()
-        .filter_map(|key| provider_of(key.0))
-        .collect();
+    let providers: BTreeSet<usize> = pool.keys().filter_map(|key| provider_of(key.0)).collect();
     let several = providers.len() > 1;
     let (mut models, mut failure) = (Vec::new(), None);
     for provider in providers {
-        let keys = pool
-            .keys
-            .iter()
-            .copied()
-            .filter(|key| provider_of(key.0) == Some(provider))
-            .collect();
-        let own = Pool {
-            name: pool.name.clone(),
-            keys,
-        };
+        let own = pool.only(|key| provider_of(key.0) == Some(provider));
         match attempt::run(cx, call, (index, &own)).await {
             Ok(Answer::Coming(coming)) if coming.head.status == http::StatusCode::OK => {
                 match read(cx, call, *coming).await {
@@ -139,6 +132,20 @@ async fn list(cx: &Rc<Context>, call: &Call) -> Result<Response<AnswerBody>, Fai
     }
 }
 
+/// A name of a model as a part of a path.
+fn in_path(model: &str) -> String {
+    let mut path = String::with_capacity(model.len());
+    for byte in model.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' => {
+                path.push(char::from(byte));
+            }
+            other => path.push_str(&format!("%{other:02X}")),
+        }
+    }
+    path
+}
+
 /// The pool that is asked.
 fn usable<'a>(call: &'a Call, model: Option<&str>) -> Result<(PoolIndex, &'a Pool), Failure> {
     let found = call
@@ -146,7 +153,7 @@ fn usable<'a>(call: &'a Call, model: Option<&str>) -> Result<(PoolIndex, &'a Poo
         .pinned
         .snapshot
         .pool(call.dialect, model)
-        .filter(|(_, pool)| !pool.keys.is_empty());
+        .filter(|(_, pool)| pool.serves(None));
     found.ok_or_else(|| Failure::NoUpstream {
         what: format!("the dialect {}", call.dialect.as_str()),
     })
@@ -177,9 +184,7 @@ fn write(call: &Call, models: Vec<Value>) -> Response<AnswerBody> {
         .into_iter()
         .filter(|model| {
             let id = model.get("id").and_then(Value::as_str).unwrap_or_default();
-            !id.is_empty()
-                && seen.insert(id.to_owned())
-                && caller.accounts.admits(caller.key.account, id).is_ok()
+            !id.is_empty() && seen.insert(id.to_owned()) && caller.may_use(id).is_ok()
         })
         .collect();
     let id = |model: Option<&Value>| {

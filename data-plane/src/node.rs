@@ -363,7 +363,7 @@ impl Handle {
             "upstream_keys": snapshot.upstream_keys.iter().map(|key| json!({
                 "id": &*key.id, "provider": provider(key.provider.0), "disabled": key.disabled,
             })).collect::<Vec<_>>(),
-            "pools": snapshot.pools.iter().map(|pool| json!({ "name": pool.name, "keys": pool.keys.len() })).collect::<Vec<_>>(),
+            "pools": snapshot.pools.iter().map(|pool| json!({ "name": pool.name, "keys": pool.keys().count() })).collect::<Vec<_>>(),
             "prices": { "version": snapshot.prices.version, "date": snapshot.prices.date, "models": snapshot.prices.len() },
         })
     }

@@ -137,7 +137,7 @@ async fn exchange(
     let endpoint = endpoint.map_err(no_endpoint)?;
     edge::refuse_upgrade(&head)?;
     let pinned = cx.config.current(); // 1 pin one configuration for the whole life
-    let caller = identify::identify(cx, &pinned, &head.headers, from).await?; // 2 who asks
+    let caller = identify::identify(cx, &pinned, &head.headers, endpoint, from).await?; // 2 who asks
     if endpoint == Endpoint::Models {
         // Boxed, as all that is rare: the future of a request is moved once, and should be small.
         return Box::pin(models::answer(
@@ -147,10 +147,7 @@ async fn exchange(
     }
     let body = body::read(cx, &head.headers, body).await?;
     let intent = intent::read(endpoint, &body)?; // 3 what they ask for
-    caller
-        .accounts
-        .admits(caller.key.account, intent.model.as_str())
-        .map_err(Failure::Account)?; // 4 whether they may
+    caller.may_use(intent.model.as_str())?; // 4 whether they may
     let call = plan(
         cx, pinned, caller, dialect, &intent, head, &body, request_id,
     ); // 5 what is sent
@@ -172,6 +169,7 @@ fn plan(
     body: &Bytes,
     request_id: RequestId,
 ) -> Call {
+    let mapped_model = pinned.snapshot.mapped(dialect, intent.model.as_str());
     Call {
         dialect,
         method: head.method,
@@ -181,7 +179,7 @@ fn plan(
             .cloned()
             .unwrap_or(PathAndQuery::from_static("/")),
         headers: head.headers,
-        body: intent.forward_body(body),
+        body: intent.forward_body(body, mapped_model.as_deref()),
         hides_usage: intent.hides_usage(),
         deadline: cx.timers.deadline(cx.settings.request_timeout),
         facts: Arc::new(Facts {
@@ -190,6 +188,7 @@ fn plan(
             caller,
             endpoint: intent.endpoint,
             model: intent.model.as_str().to_owned(),
+            mapped_model,
             stream: intent.stream,
         }),
     }
@@ -198,7 +197,9 @@ fn plan(
 async fn try_keys(cx: &Rc<Context>, call: &Call, intent: &Intent) -> Result<Answer, Failure> {
     let model = intent.model.as_str();
     match call.facts.pinned.snapshot.pool(call.dialect, Some(model)) {
-        Some((index, pool)) if !pool.keys.is_empty() => attempt::run(cx, call, (index, pool)).await,
+        Some((index, pool)) if pool.serves(call.facts.sent_model()) => {
+            attempt::run(cx, call, (index, pool)).await
+        }
         _ => Err(Failure::NoUpstream {
             what: format!(
                 "the model `{model}` in the dialect {}",

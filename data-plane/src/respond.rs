@@ -2,7 +2,12 @@
 
 use http::{HeaderValue, Response, StatusCode, header};
 use proxyxai_core::{
-    account::tree::AccountRefusal,
+    account::{
+        admission::Refusal,
+        limits::Dimension,
+        terms::{Key, KeyRefusal},
+        tree::AccountRefusal,
+    },
     dialect::{
         Dialect, Endpoint,
         error::{self, ErrorCode},
@@ -52,9 +57,22 @@ pub(crate) enum Failure {
     /// The key does not exist.
     #[error("the virtual key is not valid: {0}")]
     WrongKey(String),
-    /// The key exists and is disabled.
-    #[error("the virtual key sk-pxai-{0}… is disabled; ask its administrator to enable it")]
-    KeyDisabled(String),
+    /// The key exists and does not work now.
+    #[error("the virtual key sk-pxai-{id}… {refusal}")]
+    Key {
+        /// Its id.
+        id: String,
+        /// Why it does not.
+        refusal: KeyRefusal,
+    },
+    /// The key works, but not for this.
+    #[error("the virtual key sk-pxai-{id}… does not allow {}; ask its administrator", .dimension.refused())]
+    KeyLimit {
+        /// Its id.
+        id: String,
+        /// What it does not allow.
+        dimension: Dimension,
+    },
     /// Wrong keys come from this address all the time.
     #[error("too many keys that do not exist came from this address; wait ten seconds")]
     Stranger,
@@ -115,6 +133,19 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The refusal of a key or its accounts.
+    pub(crate) fn refused(key: &Key, refusal: Refusal) -> Self {
+        let id = || key.record.id.as_str().to_owned();
+        match refusal {
+            Refusal::Key(refusal) => Self::Key { id: id(), refusal },
+            Refusal::KeyLimit(dimension) => Self::KeyLimit {
+                id: id(),
+                dimension,
+            },
+            Refusal::Account(refusal) => Self::Account(refusal),
+        }
+    }
+
     /// What it is in the words of machines.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
@@ -125,11 +156,15 @@ impl Failure {
             Self::Encoded => ErrorCode::UnsupportedEncoding,
             Self::UnknownPath | Self::NoSuchModel(_) => ErrorCode::NotFound,
             Self::Method(_) => ErrorCode::MethodNotAllowed,
-            Self::NoKey | Self::TwoKeys | Self::WrongKey(_) | Self::KeyDisabled(_) => {
+            Self::NoKey | Self::TwoKeys | Self::WrongKey(_) | Self::Key { .. } => {
                 ErrorCode::InvalidApiKey
             }
             Self::Stranger => ErrorCode::TooManyRequests,
-            Self::Account(AccountRefusal::ModelForbidden { .. }) => ErrorCode::ModelNotAllowed,
+            Self::KeyLimit { dimension, .. }
+            | Self::Account(AccountRefusal::Forbidden { dimension, .. }) => match dimension {
+                Dimension::Models => ErrorCode::ModelNotAllowed,
+                Dimension::Endpoints | Dimension::Networks => ErrorCode::PermissionDenied,
+            },
             Self::Account(AccountRefusal::Suspended { .. } | AccountRefusal::Unknown) => {
                 ErrorCode::PermissionDenied
             }
@@ -182,7 +217,8 @@ impl Failure {
             | Self::NoKey
             | Self::TwoKeys
             | Self::WrongKey(_)
-            | Self::KeyDisabled(_)
+            | Self::Key { .. }
+            | Self::KeyLimit { .. }
             | Self::Account(_)
             | Self::NoSuchModel(_)
             | Self::NoUpstream { .. }

@@ -29,6 +29,14 @@ pub mod admin {
     }
 }
 
+/// Messages and services by which a node joins a deployment.
+pub mod node {
+    /// Version 1.
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/proxyxai.node.v1.rs"));
+    }
+}
+
 /// What the control plane keeps in its store.
 pub mod store {
     /// Version 1.
@@ -54,6 +62,14 @@ unprintable!(
     admin::v1::CreateUpstreamKeyRequest,
     admin::v1::UpdateUpstreamKeyRequest,
     admin::v1::CreateKeyResponse,
+    admin::v1::CreateJoinTokenResponse,
+    node::v1::JoinRequest,
+    node::v1::JoinResponse,
+    node::v1::RenewRequest,
+    admin::v1::CreateCredentialResponse,
+    admin::v1::RotateCredentialResponse,
+    store::v1::StoredCredential,
+    admin::v1::RotateKeyResponse,
 );
 
 /// The encoded `FileDescriptorSet` of all protos, for server reflection.

@@ -2,13 +2,19 @@
 
 pub mod account;
 pub mod api;
+pub mod audit;
 pub mod connection;
+pub mod credential;
+pub mod join_token;
 pub mod key;
+pub mod options;
 pub mod provider;
 pub mod route;
 pub mod secret;
 pub mod upstream_key;
 pub mod usage;
+pub mod when;
+pub mod whoami;
 
 use clap::{Args, Subcommand};
 
@@ -28,8 +34,17 @@ pub enum Noun {
     Account(Admin<account::Verb>),
     /// Virtual keys.
     Key(Admin<key::Verb>),
+    /// What lets nodes into the deployment.
+    JoinToken(Admin<join_token::Verb>),
     /// What was used, and what it cost.
     Usage(usage::Usage),
+    /// Who may administer what.
+    Credential(Admin<credential::Verb>),
+    /// What was changed, by whom.
+    Audit(Admin<audit::Verb>),
+    /// Show which credential is used, what it may do, and who answers.
+    #[command(name = "whoami")]
+    WhoAmI(whoami::WhoAmI),
 }
 
 /// A verb, and how to reach who does it.
@@ -64,8 +79,18 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
             Noun::Account(Admin { connection, verb }) => {
                 account::run(verb, &connection.open(environment)?, connection.output()).await
             }
+            Noun::JoinToken(Admin { connection, verb }) => {
+                join_token::run(verb, &connection.open(environment)?, connection.output()).await
+            }
             Noun::Key(Admin { connection, verb }) => key::run(verb, &connection, environment).await,
             Noun::Usage(usage) => usage::run(usage, environment).await,
+            Noun::Credential(Admin { connection, verb }) => {
+                credential::run(verb, &connection.open(environment)?, connection.output()).await
+            }
+            Noun::Audit(Admin { connection, verb }) => {
+                audit::run(verb, &connection, environment).await
+            }
+            Noun::WhoAmI(whoami) => whoami::run(whoami, environment).await,
         }
     })
 }

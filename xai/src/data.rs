@@ -8,3 +8,5 @@ pub const ADMIN_CREDENTIAL: &str = "admin-credential";
 pub const FIRST_KEY: &str = "first-key";
 /// The addresses of the running process.
 pub const ADDRESSES: &str = "addresses.json";
+/// The certificate of the authority that the gRPC port's own is signed by; no secret.
+pub const AUTHORITY: &str = "authority.pem";

@@ -1,6 +1,7 @@
 //! What commands print: tables for people, JSON for programs. Both come from the same values, so that neither knows more.
 
 pub mod cell;
+pub mod people;
 pub mod view;
 
 use std::io::{self, Write as _};
@@ -93,6 +94,14 @@ impl Output {
             Self::Json => print_json(&json!({})),
             Self::Table => print(&format!("{sentence}\n")),
         }
+    }
+
+    /// Prints an object as programs read it.
+    ///
+    /// # Errors
+    /// When nobody can read it.
+    pub fn fields(self, object: &Value) -> Result<(), Failure> {
+        print_json(object)
     }
 
     /// Prints one word, or an object that holds it.

@@ -4,12 +4,14 @@
 //! environment, that over the file, that over the default. A variable that is set to nothing counts as not set.
 
 pub mod load;
+pub mod store;
 pub mod value;
 
 use std::net::SocketAddr;
 
 pub use load::{Source, load};
-use value::{Bytes, Folder, LogFormat, Span};
+use store::{Endpoints, KeyPrefix, Optional, StoreKind};
+use value::{Bytes, Folder, LogFormat, Names, Span};
 
 use crate::environment::Environment;
 
@@ -65,6 +67,8 @@ settings! { environment =>
     grpc: SocketAddr = loopback(3444), "ADDRESS";
     /// Address of operations: live, ready, metrics, config.
     ops: SocketAddr = loopback(3445), "ADDRESS";
+    /// Names and addresses in the certificate of the gRPC port, for clients that check names instead of pinning the authority.
+    grpc_names: Names = Names::default(), "NAMES";
     /// Threads that serve requests, each with its own connections.
     cores: usize = available_cores(), "NUMBER";
     /// Largest body of a request.
@@ -87,14 +91,38 @@ settings! { environment =>
     max_in_flight: usize = 10_000, "NUMBER";
     /// Time that requests in flight get to end when the process stops.
     drain: Span = Span::seconds(30), "TIME";
+    /// How long records of the audit trail are kept; older ones are pruned.
+    audit_keep: Span = Span::days(365), "TIME";
     /// What is logged: error, warn, info, debug, trace, or directives such as `info,proxyxai_data_plane=debug`.
     log: value::LogFilter = value::LogFilter::info(), "LEVEL";
     /// How logs are written: text or json.
     log_format: LogFormat = LogFormat::Text, "FORMAT";
+    /// Where state is kept: embedded (a file in the data directory) or etcd.
+    store: StoreKind = StoreKind::Embedded, "STORE";
+    /// Members of etcd, with commas between.
+    etcd_endpoints: Endpoints = Endpoints::local(), "URLS";
+    /// What all keys in etcd begin with; each gateway that shares an etcd has its own.
+    etcd_prefix: KeyPrefix = KeyPrefix::ours(), "PREFIX";
+    /// Name that etcd knows the gateway by, where etcd asks for one.
+    etcd_user: Optional = Optional::none(), "NAME";
+    /// File with the password of that name.
+    etcd_password_file: Optional = Optional::none(), "FILE";
+    /// Certificates (PEM) of who signed those of etcd; without it, those that the system trusts.
+    etcd_ca_file: Optional = Optional::none(), "FILE";
+    /// Certificate (PEM) that the gateway shows to etcd.
+    etcd_certificate_file: Optional = Optional::none(), "FILE";
+    /// Key (PEM) of that certificate.
+    etcd_key_file: Optional = Optional::none(), "FILE";
+    /// Longest time to connect to a member of etcd.
+    etcd_connect_timeout: Span = Span::seconds(3), "TIME";
+    /// Longest time that a member of etcd may take for an answer.
+    etcd_request_timeout: Span = Span::seconds(5), "TIME";
+    /// Run also on an etcd below 3.5.33, 3.6.14 or 3.7.1, which has known faults.
+    etcd_allow_old_version: bool = false, "true|false";
 }
 
 /// Environment variables that are no settings, and what they are for.
-pub const OTHER_VARIABLES: [(&str, &str); 6] = [
+pub const OTHER_VARIABLES: [(&str, &str); 7] = [
     ("XAI_CONFIG", "YAML file with settings, as `--config`"),
     (
         "XAI_BASE",
@@ -104,6 +132,10 @@ pub const OTHER_VARIABLES: [(&str, &str); 6] = [
     (
         "XAI_SERVER",
         "control plane that admin commands call, as `--server`",
+    ),
+    (
+        "XAI_AUTHORITY",
+        "fingerprint of the control plane's authority, as `--authority`",
     ),
     (
         "XAI_CREDENTIAL",
@@ -127,6 +159,6 @@ fn available_cores() -> usize {
 
 impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:<20} {:<28} {}", self.name, self.value, self.source)
+        write!(f, "{:<24} {:<28} {}", self.name, self.value, self.source)
     }
 }

@@ -12,13 +12,11 @@ mod ops;
 mod pipe;
 mod sim;
 mod sockets;
+mod store;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use proxyxai_control_plane::{
-    app::{self as control_plane, ControlPlane, FirstKey},
-    store::{Store, embedded::EmbeddedStore},
-};
+use proxyxai_control_plane::app::{self as control_plane, ControlPlane, FirstKey};
 use proxyxai_core::{account::key, ports::random_bytes, secret::SecretString};
 use proxyxai_data_plane::{app as data_plane, config::NodeCredential, context, dial, node, report};
 use tokio::{signal, task::JoinHandle};
@@ -92,35 +90,49 @@ impl Gateway {
         let control_ports = control_plane::Ports {
             clock: Arc::clone(&clock) as _,
             random: Arc::clone(&random) as _,
-            store: open_store(&data.store_file())?,
+            store: store::open(settings, data).await?,
             key_encryption_key: data.key_encryption_key(&*random)?,
             admin_credential: admin_credential.clone(),
         };
-        let control = control_plane::build(control_plane::Settings::default(), control_ports).await;
+        let control_settings = control_plane::Settings {
+            names: settings.grpc_names.0.clone(),
+            audit_keep: settings.audit_keep.0,
+            ..control_plane::Settings::default()
+        };
+        let control = control_plane::build(control_settings, control_ports).await;
         let control = Arc::new(control.map_err(|error| Failure::failed(error.to_string()))?);
         let first_key = first_key(data, &control, &random).await?;
-        let addresses = sockets.addresses();
+        let addresses = sockets.addresses(control.authority().fingerprint());
+        data.write_authority(&control.authority().certificate_pem())?;
         let servers_stop = CancellationToken::new();
         let (channel, incoming) = pipe::pipe();
         let mut servers = vec![
             serve(&control, incoming, &servers_stop),
-            serve(&control, sockets.grpc, &servers_stop),
+            serve(&control, control.tls().accept(sockets.grpc), &servers_stop),
             tokio::spawn({
                 let control = Arc::clone(&control);
                 async move { control.keep_house().await }
             }),
+            tokio::spawn({
+                let control = Arc::clone(&control);
+                async move { control.keep_tick().await }
+            }),
         ];
-        let admin = credential(&admin_credential)?.on(channel.clone());
-        let mut objects = managed::Objects::new(admin);
+        let objects_of = |owner: managed::Owner| -> Result<managed::Objects, Failure> {
+            let secret = control.managing_credential(owner.managed_by());
+            let secret = secret.unwrap_or_else(|| admin_credential.clone());
+            Ok(managed::Objects::new(
+                credential(&secret)?.on(channel.clone()),
+                owner,
+            ))
+        };
+        let mut objects = objects_of(managed::Owner::Demo)?;
         objects
-            .reconcile(
-                managed::Owner::Demo,
-                demo.map(sim::Demo::wanted).unwrap_or_default(),
-            )
+            .reconcile(demo.map(sim::Demo::wanted).unwrap_or_default())
             .await?;
         if let Some(wanted) = wanted {
-            objects
-                .reconcile(managed::Owner::Environment, wanted)
+            objects_of(managed::Owner::Environment)?
+                .reconcile(wanted)
                 .await?;
         }
         let node = build_node(settings, data, &control, channel, clock, random)?;
@@ -241,11 +253,6 @@ fn build_node(
     node::build(node_settings, ports).map_err(|error| Failure::failed(error.to_string()))
 }
 
-fn open_store(file: &Path) -> Result<Arc<dyn Store>, Failure> {
-    let store = EmbeddedStore::open(file).map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(Arc::new(store))
-}
-
 fn credential(secret: &SecretString) -> Result<NodeCredential, Failure> {
     NodeCredential::new(secret)
         .map_err(|_| Failure::failed("the file `admin-credential` holds characters that cannot be sent; delete it to get a new one"))
@@ -281,7 +288,8 @@ async fn first_key(
         .adopt_first_key(&candidate)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    if adopted == FirstKey::Created || adopted == (FirstKey::Exists { id }) {
+    let ours = adopted == FirstKey::Created || adopted == (FirstKey::Exists { id });
+    if ours && control.knows(&candidate) {
         return data.first_key();
     }
     data.remove_first_key();

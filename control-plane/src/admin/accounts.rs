@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use proxyxai_core::{
+    access::{Caller, Permission, may},
     account::{
+        limits::Dimension,
         rules,
-        tree::{AccountIndex, ROOT},
+        tree::{AccountIndex, ROOT, limits_of},
     },
     snapshot::{ResourceKind, ResourceName},
 };
@@ -21,28 +24,41 @@ use proxyxai_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{new_id, object, page, with};
+use super::{
+    new_id, object, page, with,
+    writing::{call_mark, check_limits, check_version, made_before, name_filter},
+};
 use crate::{
+    auth::{self, Credentials},
     config_store::{ConfigStore, Edit, State},
     status::Fault,
 };
 
 pub(crate) struct AccountServer {
     pub(crate) config: Arc<ConfigStore>,
+    pub(crate) credentials: Arc<Credentials>,
 }
 
-/// The account with this id or at this path; the root account when nothing is given.
-pub(crate) fn find_account(state: &State, id_or_path: &str) -> Result<AccountIndex, Fault> {
+/// The account with this id or at this path, if the caller may do this with it; the caller's own when nothing is given.
+pub(crate) fn find_account(
+    state: &State,
+    caller: &Caller,
+    permission: Permission,
+    id_or_path: &str,
+) -> Result<AccountIndex, Fault> {
     let wanted = if id_or_path.is_empty() {
-        ROOT
+        &caller.account
     } else {
         id_or_path
     };
-    let found = state.snapshot.accounts.find(wanted);
-    found.ok_or_else(|| Fault::NotFound {
+    let accounts = &state.snapshot.accounts;
+    let at = accounts.find(wanted).ok_or_else(|| Fault::NotFound {
         what: "account",
         id: wanted.to_owned(),
-    })
+    })?;
+    may(caller, permission, accounts, at)
+        .map_err(|refusal| Fault::refused(refusal, "account", wanted))?;
+    Ok(at)
 }
 
 #[tonic::async_trait]
@@ -51,29 +67,43 @@ impl AccountService for AccountServer {
         &self,
         request: Request<CreateAccountRequest>,
     ) -> Result<Response<CreateAccountResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let id = new_id(self.config.random(), "acct");
-        let created = self.config.clock.unix_ms();
+        let mark = call_mark(
+            &caller,
+            "CreateAccount",
+            &request.idempotency_key,
+            &request.encode_to_vec(),
+        )?;
+        let new_id = new_id(self.config.random(), "acct");
+        let now = self.config.clock.unix_ms();
         let edit = |state: &State| {
-            let parent = find_account(state, &request.parent)?;
+            if let Some(made) = made_before(state, ResourceKind::Account, mark.as_ref(), now)? {
+                return Ok((Vec::new(), made));
+            }
+            let parent = find_account(state, &caller, Permission::Write, &request.parent)?;
             check_free(state, parent, &request.name)?;
             let account = Account {
-                id: id.clone(),
+                id: new_id.clone(),
                 parent_id: state.snapshot.accounts.id(parent).to_owned(),
                 name: request.name.clone(),
                 suspended: false,
                 allowed_models: request.allowed_models.clone(),
+                allowed_endpoints: request.allowed_endpoints.clone(),
+                allowed_networks: request.allowed_networks.clone(),
             };
+            check_limits(state, Some(parent), limits_of(&account), &Dimension::ALL)?;
+            let stored = object(Kind::Account(account), ManagedBy::Admin, now);
+            let created_by = mark.clone();
             Ok((
-                vec![Edit::Put(object(
-                    Kind::Account(account),
-                    ManagedBy::Admin,
-                    created,
-                ))],
-                (),
+                vec![Edit::Put(StoredResource {
+                    created_by,
+                    ..stored
+                })],
+                new_id.clone(),
             ))
         };
-        self.config.edit(edit).await?;
+        let id = self.config.edit(&caller, "CreateAccount", edit).await?;
         Ok(Response::new(CreateAccountResponse {
             account: Some(self.view(&id)?),
         }))
@@ -83,18 +113,25 @@ impl AccountService for AccountServer {
         &self,
         request: Request<ListAccountsRequest>,
     ) -> Result<Response<ListAccountsResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let state = self.config.state();
-        let under = find_account(&state, &request.under)?;
+        let under = find_account(&state, &caller, Permission::Read, &request.under)?;
+        let name = name_filter(&request.name)?;
         let accounts = &state.snapshot.accounts;
+        let wanted = |stored: &&StoredResource| {
+            account_of(stored).is_some_and(|account| {
+                name.as_ref().is_none_or(|name| name.matches(&account.name))
+                    && request.suspended.is_none_or(|s| s == account.suspended)
+                    && accounts
+                        .get(&account.id)
+                        .is_some_and(|at| accounts.in_subtree(at, under))
+            })
+        };
         let inside = state
-            .of_kind(ResourceKind::Account)
-            .filter_map(|stored| view(&state, stored))
-            .filter(|view| {
-                accounts
-                    .get(&id_of(view))
-                    .is_some_and(|at| accounts.in_subtree(at, under))
-            });
+            .after(ResourceKind::Account, &request.page_token)
+            .filter(wanted)
+            .filter_map(|stored| view(&state, stored));
         let (accounts, next_page_token) =
             page(inside, id_of, request.page_size, &request.page_token);
         Ok(Response::new(ListAccountsResponse {
@@ -107,8 +144,10 @@ impl AccountService for AccountServer {
         &self,
         request: Request<GetAccountRequest>,
     ) -> Result<Response<GetAccountResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let state = self.config.state();
-        let at = find_account(&state, &request.into_inner().account)?;
+        let wanted = request.into_inner().account;
+        let at = find_account(&state, &caller, Permission::Read, &wanted)?;
         Ok(Response::new(GetAccountResponse {
             account: Some(self.view(state.snapshot.accounts.id(at))?),
         }))
@@ -118,10 +157,12 @@ impl AccountService for AccountServer {
         &self,
         request: Request<UpdateAccountRequest>,
     ) -> Result<Response<UpdateAccountResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let edit = |state: &State| {
-            let (stored, mut account) = stored(state, &request.account)?;
+            let (stored, mut account) = stored(state, &caller, &request.account)?;
             let id = account.id.clone();
+            check_version(state, "account", &name_of(&id), request.resource_version)?;
             if let Some(name) = request.name.as_ref().filter(|name| **name != account.name) {
                 if let Some(parent) = state.snapshot.accounts.get(&account.parent_id) {
                     check_free(state, parent, name)?;
@@ -131,12 +172,34 @@ impl AccountService for AccountServer {
             if let Some(suspended) = request.suspended {
                 account.suspended = suspended;
             }
-            if let Some(models) = &request.allowed_models {
-                account.allowed_models.clone_from(&models.values);
+            let mut written = Vec::new();
+            for (dimension, given, list) in [
+                (
+                    Dimension::Models,
+                    &request.allowed_models,
+                    &mut account.allowed_models,
+                ),
+                (
+                    Dimension::Endpoints,
+                    &request.allowed_endpoints,
+                    &mut account.allowed_endpoints,
+                ),
+                (
+                    Dimension::Networks,
+                    &request.allowed_networks,
+                    &mut account.allowed_networks,
+                ),
+            ] {
+                if let Some(given) = given {
+                    list.clone_from(&given.values);
+                    written.push(dimension);
+                }
             }
+            let parent = state.snapshot.accounts.get(&account.parent_id);
+            check_limits(state, parent, limits_of(&account), &written)?;
             Ok((vec![Edit::Put(with(&stored, Kind::Account(account)))], id))
         };
-        let id = self.config.edit(edit).await?;
+        let id = self.config.edit(&caller, "UpdateAccount", edit).await?;
         Ok(Response::new(UpdateAccountResponse {
             account: Some(self.view(&id)?),
         }))
@@ -146,9 +209,11 @@ impl AccountService for AccountServer {
         &self,
         request: Request<DeleteAccountRequest>,
     ) -> Result<Response<DeleteAccountResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
+        let with_credentials = self.credentials.accounts().await?;
         let edit = |state: &State| {
-            let at = find_account(state, &request.account)?;
+            let at = find_account(state, &caller, Permission::Govern, &request.account)?;
             let accounts = &state.snapshot.accounts;
             let (id, path) = (accounts.id(at).to_owned(), accounts.path(at));
             if id == ROOT {
@@ -156,10 +221,16 @@ impl AccountService for AccountServer {
                     "the root account cannot be deleted".to_owned(),
                 ));
             }
+            check_version(state, "account", &name_of(&id), request.resource_version)?;
+            let in_use = |why: String| Fault::InUse {
+                what: "account",
+                id: path.clone(),
+                why,
+            };
             if let Some(child) = accounts.children(at).next() {
                 let child = accounts.path(child);
-                return Err(Fault::Precondition(format!(
-                    "the account `{path}` has children, among them `{child}`; delete those first"
+                return Err(in_use(format!(
+                    "has children, among them `{child}`; delete those first"
                 )));
             }
             let owned = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::VirtualKey(key)) if key.account_id == id);
@@ -168,19 +239,16 @@ impl AccountService for AccountServer {
                 .filter(owned)
                 .count();
             if keys > 0 {
-                return Err(Fault::Precondition(format!(
-                    "the account `{path}` has {keys} virtual keys; delete those first"
+                return Err(in_use(format!(
+                    "has {keys} virtual keys; delete those first"
                 )));
             }
-            Ok((
-                vec![Edit::Delete(ResourceName {
-                    kind: ResourceKind::Account,
-                    id,
-                })],
-                (),
-            ))
+            if with_credentials.contains(&id) {
+                return Err(in_use("has credentials; delete those first".to_owned()));
+            }
+            Ok((vec![Edit::Delete(name_of(&id))], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "DeleteAccount", edit).await?;
         Ok(Response::new(DeleteAccountResponse {}))
     }
 }
@@ -200,7 +268,7 @@ impl AccountServer {
 
 /// Whether a child of this name may be made: the name has the form of one, and no child has it.
 fn check_free(state: &State, parent: AccountIndex, name: &str) -> Result<(), Fault> {
-    rules::check_account_name(name).map_err(|error| Fault::Invalid(error.to_string()))?;
+    rules::check_account_name(name).map_err(|error| Fault::field("name", error))?;
     let accounts = &state.snapshot.accounts;
     let path = format!("{}/{name}", accounts.path(parent));
     match accounts.by_path(&path) {
@@ -212,8 +280,12 @@ fn check_free(state: &State, parent: AccountIndex, name: &str) -> Result<(), Fau
     }
 }
 
-fn stored(state: &State, id_or_path: &str) -> Result<(StoredResource, Account), Fault> {
-    let at = find_account(state, id_or_path)?;
+fn stored(
+    state: &State,
+    caller: &Caller,
+    id_or_path: &str,
+) -> Result<(StoredResource, Account), Fault> {
+    let at = find_account(state, caller, Permission::Govern, id_or_path)?;
     let found = state.get(ResourceKind::Account, state.snapshot.accounts.id(at));
     match found.and_then(|stored| kind(stored).map(|kind| (stored, kind))) {
         Some((stored, Kind::Account(account))) => Ok((stored.clone(), account.clone())),
@@ -235,7 +307,22 @@ fn view(state: &State, stored: &StoredResource) -> Option<AccountView> {
         path: accounts.path(at),
         effectively_suspended: accounts.active(at).is_err(),
         created_unix_ms: stored.created_unix_ms,
+        resource_version: state.version(&name_of(&account.id)),
     })
+}
+
+fn name_of(id: &str) -> ResourceName {
+    ResourceName {
+        kind: ResourceKind::Account,
+        id: id.to_owned(),
+    }
+}
+
+fn account_of(stored: &StoredResource) -> Option<&Account> {
+    match kind(stored) {
+        Some(Kind::Account(account)) => Some(account),
+        _ => None,
+    }
 }
 
 fn id_of(view: &AccountView) -> String {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use proxyxai_core::{
     route::base_url::BaseUrl,
-    snapshot::{ResourceKind, ResourceName},
+    snapshot::{ResourceKind, ResourceName, compile::check_provider},
 };
 use proxyxai_proto::{
     admin::v1::{
@@ -18,8 +19,14 @@ use proxyxai_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{object, page, with};
+use super::{
+    object, page,
+    routes::names_provider,
+    with,
+    writing::{call_mark, check_version, made_before},
+};
 use crate::{
+    auth,
     config_store::{ConfigStore, Edit, State},
     status::Fault,
 };
@@ -34,9 +41,19 @@ impl ProviderService for ProviderServer {
         &self,
         request: Request<CreateProviderRequest>,
     ) -> Result<Response<CreateProviderResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let created = self.config.clock.unix_ms();
+        let mark = call_mark(
+            &caller,
+            "CreateProvider",
+            &request.idempotency_key,
+            &request.encode_to_vec(),
+        )?;
+        let now = self.config.clock.unix_ms();
         let edit = |state: &State| {
+            if let Some(made) = made_before(state, ResourceKind::Provider, mark.as_ref(), now)? {
+                return Ok((Vec::new(), made));
+            }
             if state.get(ResourceKind::Provider, &request.id).is_some() {
                 return Err(Fault::Exists {
                     what: "provider",
@@ -50,18 +67,20 @@ impl ProviderService for ProviderServer {
                 allow_private: request.allow_private,
                 disabled: false,
             };
+            check(&provider)?;
+            let stored = object(Kind::Provider(provider), request.managed_by(), now);
+            let created_by = mark.clone();
             Ok((
-                vec![Edit::Put(object(
-                    Kind::Provider(provider),
-                    request.managed_by(),
-                    created,
-                ))],
-                (),
+                vec![Edit::Put(StoredResource {
+                    created_by,
+                    ..stored
+                })],
+                request.id.clone(),
             ))
         };
-        self.config.edit(edit).await?;
+        let id = self.config.edit(&caller, "CreateProvider", edit).await?;
         Ok(Response::new(CreateProviderResponse {
-            provider: Some(self.view(&request.id)?),
+            provider: Some(self.view(&id)?),
         }))
     }
 
@@ -71,9 +90,14 @@ impl ProviderService for ProviderServer {
     ) -> Result<Response<ListProvidersResponse>, Status> {
         let request = request.into_inner();
         let state = self.config.state();
+        let wanted = |provider: &ProviderView| {
+            let disabled = provider.provider.as_ref().is_some_and(|p| p.disabled);
+            request.disabled.is_none_or(|wanted| wanted == disabled)
+        };
         let all = state
-            .of_kind(ResourceKind::Provider)
-            .filter_map(|stored| view(&state, stored));
+            .after(ResourceKind::Provider, &request.page_token)
+            .filter_map(|stored| view(&state, stored))
+            .filter(wanted);
         let (providers, next_page_token) = page(all, id_of, request.page_size, &request.page_token);
         Ok(Response::new(ListProvidersResponse {
             providers,
@@ -94,18 +118,26 @@ impl ProviderService for ProviderServer {
         &self,
         request: Request<UpdateProviderRequest>,
     ) -> Result<Response<UpdateProviderResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let edit = |state: &State| {
             let (stored, mut provider) = stored(state, &request.id)?;
+            check_version(
+                state,
+                "provider",
+                &name_of(&request.id),
+                request.resource_version,
+            )?;
             provider.kind = request.kind.unwrap_or(provider.kind);
             provider.allow_private = request.allow_private.unwrap_or(provider.allow_private);
             provider.disabled = request.disabled.unwrap_or(provider.disabled);
             if let Some(base_url) = &request.base_url {
                 provider.base_url = canonical(base_url);
             }
+            check(&provider)?;
             Ok((vec![Edit::Put(with(&stored, Kind::Provider(provider)))], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "UpdateProvider", edit).await?;
         Ok(Response::new(UpdateProviderResponse {
             provider: Some(self.view(&request.id)?),
         }))
@@ -115,35 +147,39 @@ impl ProviderService for ProviderServer {
         &self,
         request: Request<DeleteProviderRequest>,
     ) -> Result<Response<DeleteProviderResponse>, Status> {
-        let id = request.into_inner().id;
+        let caller = auth::caller(&request)?;
+        let DeleteProviderRequest {
+            id,
+            resource_version,
+        } = request.into_inner();
         let edit = |state: &State| {
             stored(state, &id)?;
+            check_version(state, "provider", &name_of(&id), resource_version)?;
+            let in_use = |why: String| Fault::InUse {
+                what: "provider",
+                id: id.clone(),
+                why,
+            };
             let keys = keys_of(state, &id).count();
             if keys > 0 {
-                return Err(Fault::Precondition(format!(
-                    "the provider `{id}` has {keys} upstream keys; delete those first"
+                return Err(in_use(format!(
+                    "has {keys} upstream keys; delete those first"
                 )));
             }
-            let names = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::Route(route)) if route.provider_ids.contains(&id));
+            let names = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::Route(route)) if names_provider(route, &id));
             if let Some(Kind::Route(route)) = state
                 .of_kind(ResourceKind::Route)
                 .find(names)
                 .and_then(kind)
             {
-                return Err(Fault::Precondition(format!(
-                    "the route `{}` names the provider `{id}`; change that first",
+                return Err(in_use(format!(
+                    "is named by the route `{}`; change that first",
                     route.id
                 )));
             }
-            Ok((
-                vec![Edit::Delete(ResourceName {
-                    kind: ResourceKind::Provider,
-                    id: id.clone(),
-                })],
-                (),
-            ))
+            Ok((vec![Edit::Delete(name_of(&id))], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "DeleteProvider", edit).await?;
         Ok(Response::new(DeleteProviderResponse {}))
     }
 }
@@ -161,6 +197,19 @@ impl ProviderServer {
 /// A base as it is kept: scheme, authority and prefix. What is no base stays as it is, to be refused with the rest.
 fn canonical(base_url: &str) -> String {
     BaseUrl::parse(base_url).map_or_else(|_| base_url.to_owned(), |base| base.to_string())
+}
+
+fn check(provider: &Provider) -> Result<(), Fault> {
+    check_provider(provider)
+        .map(drop)
+        .map_err(|(field, reason)| Fault::field(field, reason))
+}
+
+fn name_of(id: &str) -> ResourceName {
+    ResourceName {
+        kind: ResourceKind::Provider,
+        id: id.to_owned(),
+    }
 }
 
 fn stored(state: &State, id: &str) -> Result<(StoredResource, Provider), Fault> {
@@ -188,6 +237,7 @@ fn view(state: &State, stored: &StoredResource) -> Option<ProviderView> {
         provider: Some(provider.clone()),
         managed_by: stored.managed_by,
         created_unix_ms: stored.created_unix_ms,
+        resource_version: state.version(&name_of(&provider.id)),
     })
 }
 

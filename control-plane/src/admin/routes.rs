@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use proxyxai_core::snapshot::{ResourceKind, ResourceName};
+use prost::Message as _;
+use proxyxai_core::snapshot::{ResourceKind, ResourceName, compile::check_route};
 use proxyxai_proto::{
     admin::v1::{
         CreateRouteRequest, CreateRouteResponse, DeleteRouteRequest, DeleteRouteResponse,
@@ -14,8 +15,12 @@ use proxyxai_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{object, page, with};
+use super::{
+    object, page, with,
+    writing::{call_mark, check_version, made_before},
+};
 use crate::{
+    auth,
     config_store::{ConfigStore, Edit, State},
     status::Fault,
 };
@@ -30,9 +35,19 @@ impl RouteService for RouteServer {
         &self,
         request: Request<CreateRouteRequest>,
     ) -> Result<Response<CreateRouteResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let created = self.config.clock.unix_ms();
+        let mark = call_mark(
+            &caller,
+            "CreateRoute",
+            &request.idempotency_key,
+            &request.encode_to_vec(),
+        )?;
+        let now = self.config.clock.unix_ms();
         let edit = |state: &State| {
+            if let Some(made) = made_before(state, ResourceKind::Route, mark.as_ref(), now)? {
+                return Ok((Vec::new(), made));
+            }
             if state.get(ResourceKind::Route, &request.id).is_some() {
                 return Err(Fault::Exists {
                     what: "route",
@@ -43,19 +58,24 @@ impl RouteService for RouteServer {
                 id: request.id.clone(),
                 model: request.model.clone(),
                 provider_ids: request.provider_ids.clone(),
+                upstream_model: request.upstream_model.clone(),
+                next_levels: request.next_levels.clone(),
+                switch_over: request.switch_over,
             };
+            check(state, &route)?;
+            let stored = object(Kind::Route(route), request.managed_by(), now);
+            let created_by = mark.clone();
             Ok((
-                vec![Edit::Put(object(
-                    Kind::Route(route),
-                    request.managed_by(),
-                    created,
-                ))],
-                (),
+                vec![Edit::Put(StoredResource {
+                    created_by,
+                    ..stored
+                })],
+                request.id.clone(),
             ))
         };
-        self.config.edit(edit).await?;
+        let id = self.config.edit(&caller, "CreateRoute", edit).await?;
         Ok(Response::new(CreateRouteResponse {
-            route: Some(self.view(&request.id)?),
+            route: Some(self.view(&id)?),
         }))
     }
 
@@ -65,7 +85,17 @@ impl RouteService for RouteServer {
     ) -> Result<Response<ListRoutesResponse>, Status> {
         let request = request.into_inner();
         let state = self.config.state();
-        let all = state.of_kind(ResourceKind::Route).filter_map(view);
+        let wanted = |view: &RouteView| {
+            request.provider_id.is_empty()
+                || view
+                    .route
+                    .as_ref()
+                    .is_some_and(|route| names_provider(route, &request.provider_id))
+        };
+        let all = state
+            .after(ResourceKind::Route, &request.page_token)
+            .filter_map(|stored| view(&state, stored))
+            .filter(wanted);
         let id = |view: &RouteView| {
             view.route
                 .as_ref()
@@ -92,23 +122,33 @@ impl RouteService for RouteServer {
         &self,
         request: Request<UpdateRouteRequest>,
     ) -> Result<Response<UpdateRouteResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let edit = |state: &State| {
-            let stored = state
-                .get(ResourceKind::Route, &request.id)
-                .ok_or_else(|| unknown(&request.id))?;
-            let mut route = view(stored)
-                .and_then(|view| view.route)
-                .ok_or_else(|| unknown(&request.id))?;
+            let (stored, mut route) = stored(state, &request.id)?;
+            check_version(
+                state,
+                "route",
+                &name_of(&request.id),
+                request.resource_version,
+            )?;
             if let Some(model) = &request.model {
                 route.model.clone_from(model);
             }
             if let Some(providers) = &request.provider_ids {
                 route.provider_ids.clone_from(&providers.values);
             }
+            if let Some(model) = &request.upstream_model {
+                route.upstream_model.clone_from(model);
+            }
+            if let Some(levels) = &request.next_levels {
+                route.next_levels.clone_from(&levels.values);
+            }
+            route.switch_over = request.switch_over.unwrap_or(route.switch_over);
+            check(state, &route)?;
             Ok((vec![Edit::Put(with(stored, Kind::Route(route)))], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "UpdateRoute", edit).await?;
         Ok(Response::new(UpdateRouteResponse {
             route: Some(self.view(&request.id)?),
         }))
@@ -118,35 +158,64 @@ impl RouteService for RouteServer {
         &self,
         request: Request<DeleteRouteRequest>,
     ) -> Result<Response<DeleteRouteResponse>, Status> {
-        let id = request.into_inner().id;
+        let caller = auth::caller(&request)?;
+        let request = request.into_inner();
         let edit = |state: &State| {
-            state
-                .get(ResourceKind::Route, &id)
-                .ok_or_else(|| unknown(&id))?;
-            Ok((
-                vec![Edit::Delete(ResourceName {
-                    kind: ResourceKind::Route,
-                    id: id.clone(),
-                })],
-                (),
-            ))
+            stored(state, &request.id)?;
+            let name = name_of(&request.id);
+            check_version(state, "route", &name, request.resource_version)?;
+            Ok((vec![Edit::Delete(name)], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "DeleteRoute", edit).await?;
         Ok(Response::new(DeleteRouteResponse {}))
     }
 }
 
 impl RouteServer {
     fn view(&self, id: &str) -> Result<RouteView, Fault> {
-        self.config
-            .state()
-            .get(ResourceKind::Route, id)
-            .and_then(view)
+        let state = self.config.state();
+        let stored = state.get(ResourceKind::Route, id);
+        stored
+            .and_then(|stored| view(&state, stored))
             .ok_or_else(|| unknown(id))
     }
 }
 
-fn view(stored: &StoredResource) -> Option<RouteView> {
+/// Whether a provider is in any level of a route.
+pub(super) fn names_provider(route: &Route, id: &str) -> bool {
+    let further = route
+        .next_levels
+        .iter()
+        .flat_map(|level| &level.provider_ids);
+    route
+        .provider_ids
+        .iter()
+        .chain(further)
+        .any(|one| one == id)
+}
+
+fn check(state: &State, route: &Route) -> Result<(), Fault> {
+    if proxyxai_proto::config::v1::SwitchOver::try_from(route.switch_over).is_err() {
+        return Err(Fault::field(
+            "switch_over",
+            "its rule is not one that this version knows",
+        ));
+    }
+    check_route(route, |id| state.get(ResourceKind::Provider, id).is_some())
+        .map(drop)
+        .map_err(|(field, reason)| Fault::field(field, reason))
+}
+
+fn stored<'a>(state: &'a State, id: &str) -> Result<(&'a StoredResource, Route), Fault> {
+    let found = state.get(ResourceKind::Route, id);
+    let stored = found.ok_or_else(|| unknown(id))?;
+    match stored.resource.as_ref().and_then(|r| r.kind.as_ref()) {
+        Some(Kind::Route(route)) => Ok((stored, route.clone())),
+        _ => Err(unknown(id)),
+    }
+}
+
+fn view(state: &State, stored: &StoredResource) -> Option<RouteView> {
     let Some(Kind::Route(route)) = &stored.resource.as_ref()?.kind else {
         return None;
     };
@@ -154,7 +223,15 @@ fn view(stored: &StoredResource) -> Option<RouteView> {
         route: Some(route.clone()),
         managed_by: stored.managed_by,
         created_unix_ms: stored.created_unix_ms,
+        resource_version: state.version(&name_of(&route.id)),
     })
+}
+
+fn name_of(id: &str) -> ResourceName {
+    ResourceName {
+        kind: ResourceKind::Route,
+        id: id.to_owned(),
+    }
 }
 
 fn unknown(id: &str) -> Fault {

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use proxyxai_core::{
     account::{key::Pepper, rules},
-    snapshot::{ResourceKind, ResourceName, compile::check_upstream_secret},
+    snapshot::{
+        ProviderIndex, ResourceKind, ResourceName,
+        compile::{check_upstream_key, check_upstream_secret},
+    },
 };
 use proxyxai_proto::{
     admin::v1::{
@@ -19,8 +23,12 @@ use proxyxai_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{new_id, object, page};
+use super::{
+    new_id, object, page,
+    writing::{call_mark, check_version, made_before},
+};
 use crate::{
+    auth,
     config_store::{ConfigStore, Edit, State},
     status::Fault,
 };
@@ -36,16 +44,32 @@ impl UpstreamKeyService for UpstreamKeyServer {
         &self,
         request: Request<CreateUpstreamKeyRequest>,
     ) -> Result<Response<CreateUpstreamKeyResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let id = if request.id.is_empty() {
             new_id(self.config.random(), "uk")
         } else {
             request.id.clone()
         };
-        rules::check_id(&id).map_err(|error| Fault::Invalid(error.to_string()))?;
+        rules::check_id(&id).map_err(|error| Fault::field("id", error))?;
         let secret = clean(&request.secret)?;
-        let created = self.config.clock.unix_ms();
+        let fingerprint = self.fingerprint(&secret);
+        // What is remembered of the call holds the fingerprint in place of the secret.
+        let told = CreateUpstreamKeyRequest {
+            secret: fingerprint.clone(),
+            ..request.clone()
+        };
+        let mark = call_mark(
+            &caller,
+            "CreateUpstreamKey",
+            &request.idempotency_key,
+            &told.encode_to_vec(),
+        )?;
+        let now = self.config.clock.unix_ms();
         let edit = |state: &State| {
+            if let Some(made) = made_before(state, ResourceKind::UpstreamKey, mark.as_ref(), now)? {
+                return Ok((Vec::new(), made));
+            }
             if state.get(ResourceKind::UpstreamKey, &id).is_some() {
                 return Err(Fault::Exists {
                     what: "upstream key",
@@ -57,17 +81,22 @@ impl UpstreamKeyService for UpstreamKeyServer {
                 provider_id: request.provider_id.clone(),
                 disabled: false,
                 secret: secret.clone().into_bytes(),
+                level: request.level,
+                weight: request.weight.max(1),
+                models: request.models.clone(),
             };
-            let stored = object(Kind::UpstreamKey(key), request.managed_by(), created);
+            check(state, &key)?;
+            let stored = object(Kind::UpstreamKey(key), request.managed_by(), now);
             Ok((
                 vec![Edit::Put(StoredResource {
-                    fingerprint: self.fingerprint(&secret),
+                    fingerprint: fingerprint.clone(),
+                    created_by: mark.clone(),
                     ..stored
                 })],
-                (),
+                id.clone(),
             ))
         };
-        self.config.edit(edit).await?;
+        let id = self.config.edit(&caller, "CreateUpstreamKey", edit).await?;
         Ok(Response::new(CreateUpstreamKeyResponse {
             upstream_key: Some(self.view(&id)?),
         }))
@@ -80,11 +109,14 @@ impl UpstreamKeyService for UpstreamKeyServer {
         let request = request.into_inner();
         let state = self.config.state();
         let wanted = |view: &UpstreamKeyView| {
-            request.provider_id.is_empty() || request.provider_id == view.provider_id
+            (request.provider_id.is_empty() || request.provider_id == view.provider_id)
+                && request
+                    .disabled
+                    .is_none_or(|wanted| wanted == view.disabled)
         };
         let all = state
-            .of_kind(ResourceKind::UpstreamKey)
-            .filter_map(view)
+            .after(ResourceKind::UpstreamKey, &request.page_token)
+            .filter_map(|stored| view(&state, stored))
             .filter(wanted);
         let (upstream_keys, next_page_token) = page(
             all,
@@ -111,14 +143,12 @@ impl UpstreamKeyService for UpstreamKeyServer {
         &self,
         request: Request<UpdateUpstreamKeyRequest>,
     ) -> Result<Response<UpdateUpstreamKeyResponse>, Status> {
+        let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let secret = request.secret.as_deref().map(clean).transpose()?;
         let edit = |state: &State| {
             // The content holds the secret in plain; what is stored holds it sealed.
-            let name = ResourceName {
-                kind: ResourceKind::UpstreamKey,
-                id: request.id.clone(),
-            };
+            let name = name_of(&request.id);
             let plain = state
                 .content
                 .get(&name)
@@ -128,18 +158,25 @@ impl UpstreamKeyService for UpstreamKeyServer {
             else {
                 return Err(unknown(&request.id));
             };
+            check_version(state, "upstream key", &name, request.resource_version)?;
             let mut next = stored.clone();
             key.disabled = request.disabled.unwrap_or(key.disabled);
+            key.level = request.level.unwrap_or(key.level);
+            key.weight = request.weight.map_or(key.weight, |weight| weight.max(1));
+            if let Some(models) = &request.models {
+                key.models.clone_from(&models.values);
+            }
             if let Some(secret) = &secret {
                 key.secret = secret.clone().into_bytes();
                 next.fingerprint = self.fingerprint(secret);
             }
+            check(state, &key)?;
             next.resource = Some(proxyxai_proto::config::v1::Resource {
                 kind: Some(Kind::UpstreamKey(key)),
             });
             Ok((vec![Edit::Put(next)], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "UpdateUpstreamKey", edit).await?;
         Ok(Response::new(UpdateUpstreamKeyResponse {
             upstream_key: Some(self.view(&request.id)?),
         }))
@@ -149,30 +186,27 @@ impl UpstreamKeyService for UpstreamKeyServer {
         &self,
         request: Request<DeleteUpstreamKeyRequest>,
     ) -> Result<Response<DeleteUpstreamKeyResponse>, Status> {
-        let id = request.into_inner().id;
+        let caller = auth::caller(&request)?;
+        let request = request.into_inner();
         let edit = |state: &State| {
             state
-                .get(ResourceKind::UpstreamKey, &id)
-                .ok_or_else(|| unknown(&id))?;
-            Ok((
-                vec![Edit::Delete(ResourceName {
-                    kind: ResourceKind::UpstreamKey,
-                    id: id.clone(),
-                })],
-                (),
-            ))
+                .get(ResourceKind::UpstreamKey, &request.id)
+                .ok_or_else(|| unknown(&request.id))?;
+            let name = name_of(&request.id);
+            check_version(state, "upstream key", &name, request.resource_version)?;
+            Ok((vec![Edit::Delete(name)], ()))
         };
-        self.config.edit(edit).await?;
+        self.config.edit(&caller, "DeleteUpstreamKey", edit).await?;
         Ok(Response::new(DeleteUpstreamKeyResponse {}))
     }
 }
 
 impl UpstreamKeyServer {
     fn view(&self, id: &str) -> Result<UpstreamKeyView, Fault> {
-        self.config
-            .state()
-            .get(ResourceKind::UpstreamKey, id)
-            .and_then(view)
+        let state = self.config.state();
+        let stored = state.get(ResourceKind::UpstreamKey, id);
+        stored
+            .and_then(|stored| view(&state, stored))
             .ok_or_else(|| unknown(id))
     }
 
@@ -186,11 +220,31 @@ impl UpstreamKeyServer {
 
 /// A secret as it came from a file or a paste: without the space around it.
 fn clean(secret: &str) -> Result<String, Fault> {
-    check_upstream_secret(secret.trim().as_bytes())
-        .map_err(|reason| Fault::Invalid(format!("the upstream key is refused: {reason}")))
+    check_upstream_secret(secret.trim().as_bytes()).map_err(|reason| Fault::field("secret", reason))
 }
 
-fn view(stored: &StoredResource) -> Option<UpstreamKeyView> {
+/// What a node will check; and that there is such a provider.
+fn check(state: &State, key: &UpstreamKey) -> Result<(), Fault> {
+    if state
+        .get(ResourceKind::Provider, &key.provider_id)
+        .is_none()
+    {
+        let reason = format!("its provider `{}` does not exist", key.provider_id);
+        return Err(Fault::field("provider_id", reason));
+    }
+    check_upstream_key(key, ProviderIndex(0))
+        .map(drop)
+        .map_err(|(field, reason)| Fault::field(field, reason))
+}
+
+fn name_of(id: &str) -> ResourceName {
+    ResourceName {
+        kind: ResourceKind::UpstreamKey,
+        id: id.to_owned(),
+    }
+}
+
+fn view(state: &State, stored: &StoredResource) -> Option<UpstreamKeyView> {
     let Some(Kind::UpstreamKey(key)) = &stored.resource.as_ref()?.kind else {
         return None;
     };
@@ -201,6 +255,10 @@ fn view(stored: &StoredResource) -> Option<UpstreamKeyView> {
         managed_by: stored.managed_by,
         created_unix_ms: stored.created_unix_ms,
         fingerprint: stored.fingerprint.clone(),
+        level: key.level,
+        weight: key.weight.max(1),
+        models: key.models.clone(),
+        resource_version: state.version(&name_of(&key.id)),
     })
 }
 

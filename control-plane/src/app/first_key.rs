@@ -2,12 +2,13 @@
 
 use prost::Message as _;
 use proxyxai_core::{
+    access::{Caller, Role},
     account::{key::GeneratedKey, tree::ROOT},
     snapshot::ResourceKind,
 };
 use proxyxai_proto::store::v1::Text;
 
-use super::{ControlPlane, StartError};
+use super::{ControlPlane, StartError, process};
 use crate::{
     admin::keys,
     status::Fault,
@@ -54,7 +55,8 @@ impl ControlPlane {
         // The key comes first and the mark after it: whatever a crash leaves between them is completed at the next start, and a key
         // that was deleted once is never made again.
         if !exists(&key.id) {
-            keys::create(&self.config, &self.pepper, key, ROOT, "first").await?;
+            let start = Caller::of_deployment(process::START, Role::Root);
+            keys::create(&self.config, &start, &self.pepper, key, ROOT, "first").await?;
         }
         let value = key.id.clone();
         let note = Txn {
@@ -63,5 +65,12 @@ impl ControlPlane {
         };
         self.store.txn(note).await.map_err(Fault::from)?;
         Ok(FirstKey::Created)
+    }
+
+    /// Whether this is the current secret of a virtual key: it is not after that was rotated.
+    pub fn knows(&self, key: &GeneratedKey) -> bool {
+        let state = self.config.state();
+        let digest = self.pepper.digest_of(key);
+        state.snapshot.keys.get(&digest).is_some()
     }
 }

@@ -25,10 +25,26 @@ pub enum Key {
     Pepper,
     /// `meta/first-key` → `Text`: id of the first virtual key, also after it was deleted. For ever.
     FirstKey,
+    /// `meta/authority` → `Authority`: signs the certificates of control planes and nodes. For ever.
+    Authority,
+    /// `join/<id>` → `JoinToken`. Until it is deleted; one that ran out is kept a day, so that it can be named in a refusal.
+    JoinToken(String),
+    /// `node/<id>` → `Node`. Until it is deleted; one that was removed is kept for ever, so that its certificate stays refused.
+    Node(String),
+    /// `meta/tick` → `Counter`: Unix time in milliseconds of whoever wrote it last; see `tick`. For ever.
+    Tick,
     /// `cfg/head` → `Counter`: revision of the config, raised by every write of it. For ever.
     Head,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
     Config(ResourceName),
+    /// `credential/<id>` → `StoredCredential`. Until it is deleted.
+    Credential(String),
+    /// `audit/head` → `AuditMark`: the last record of the audit trail. For ever.
+    AuditHead,
+    /// `audit/anchor` → `AuditMark`: the last record that was pruned. For ever.
+    AuditAnchor,
+    /// `audit/record/<sequence>` → `AuditRecord`. As long as the setting `audit_keep` says.
+    AuditRecord(u64),
     /// `usage/mark/<node>/<epoch>` → `Counter`: the last batch that is in the rollups. For ever.
     Mark {
         /// Id of the node.
@@ -57,6 +73,14 @@ pub struct Bucket {
 
 /// Prefix of all config.
 pub const CONFIG_PREFIX: &str = "cfg/";
+/// Prefix of all join tokens.
+pub const JOIN_PREFIX: &str = "join/";
+/// Prefix of all nodes.
+pub const NODE_PREFIX: &str = "node/";
+/// Prefix of all credentials.
+pub const CREDENTIAL_PREFIX: &str = "credential/";
+/// Prefix of all records of the audit trail.
+pub const AUDIT_RECORD_PREFIX: &str = "audit/record/";
 /// Prefix of all usage: marks and rows.
 pub const USAGE_PREFIX: &str = "usage/";
 /// Prefix of all rows by hour.
@@ -82,8 +106,16 @@ impl fmt::Display for Key {
             Self::KeyEncryptionKey => f.write_str("meta/key-encryption-key"),
             Self::Pepper => f.write_str("meta/pepper"),
             Self::FirstKey => f.write_str("meta/first-key"),
+            Self::Authority => f.write_str("meta/authority"),
+            Self::JoinToken(id) => write!(f, "{JOIN_PREFIX}{id}"),
+            Self::Node(id) => write!(f, "{NODE_PREFIX}{id}"),
+            Self::Tick => f.write_str("meta/tick"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
+            Self::Credential(id) => write!(f, "{CREDENTIAL_PREFIX}{id}"),
+            Self::AuditHead => f.write_str("audit/head"),
+            Self::AuditAnchor => f.write_str("audit/anchor"),
+            Self::AuditRecord(sequence) => write!(f, "{AUDIT_RECORD_PREFIX}{sequence:020}"),
             Self::Mark { node, epoch } => write!(f, "usage/mark/{node}/{epoch}"),
             Self::Hour(bucket) => write!(f, "{HOUR_PREFIX}{bucket}"),
             Self::Day(bucket) => write!(f, "{DAY_PREFIX}{bucket}"),
@@ -111,10 +143,20 @@ impl Key {
             Self::KeyEncryptionKey,
             Self::Pepper,
             Self::FirstKey,
+            Self::Authority,
+            Self::Tick,
             Self::Head,
+            Self::AuditHead,
+            Self::AuditAnchor,
         ];
         if let Some(key) = fixed.into_iter().find(|key| key.to_string() == text) {
             return Some(key);
+        }
+        if let Some(id) = text.strip_prefix(CREDENTIAL_PREFIX) {
+            return Some(Self::Credential(id.to_owned()));
+        }
+        if let Some(sequence) = text.strip_prefix(AUDIT_RECORD_PREFIX) {
+            return sequence.parse().ok().map(Self::AuditRecord);
         }
         if let Some(rest) = text.strip_prefix("usage/mark/") {
             let (node, epoch) = rest.rsplit_once('/')?;
@@ -122,6 +164,13 @@ impl Key {
                 node: node.to_owned(),
                 epoch: epoch.parse().ok()?,
             });
+        }
+        let one_part = |id: &str| (!id.contains('/')).then(|| id.to_owned());
+        if let Some(rest) = text.strip_prefix(JOIN_PREFIX) {
+            return one_part(rest).map(Self::JoinToken);
+        }
+        if let Some(rest) = text.strip_prefix(NODE_PREFIX) {
+            return one_part(rest).map(Self::Node);
         }
         if let Some(rest) = text.strip_prefix(HOUR_PREFIX) {
             return Bucket::parse(rest).map(Self::Hour);
@@ -203,10 +252,18 @@ mod tests {
                 Key::KeyEncryptionKey,
                 Key::Pepper,
                 Key::FirstKey,
-                Key::Head
+                Key::Authority,
+                Key::Head,
+                Key::AuditHead,
+                Key::AuditAnchor,
+                Key::Tick
             ]),
+            part().prop_map(Key::Credential),
+            any::<u64>().prop_map(Key::AuditRecord),
             (prop::sample::select(KINDS.to_vec()), part())
                 .prop_map(|(kind, id)| Key::Config(ResourceName { kind, id })),
+            part().prop_map(Key::JoinToken),
+            part().prop_map(Key::Node),
             (part(), any::<u64>()).prop_map(|(node, epoch)| Key::Mark { node, epoch }),
             bucket().prop_map(Key::Hour),
             bucket().prop_map(Key::Day),

@@ -17,6 +17,7 @@ fn new_account(parent: &str, name: &str, models: &[&str]) -> CreateAccountReques
         parent: parent.into(),
         name: name.into(),
         allowed_models: models.iter().map(ToString::to_string).collect(),
+        ..CreateAccountRequest::default()
     }
 }
 
@@ -54,6 +55,7 @@ async fn accounts_are_made_changed_and_deleted() {
         allowed_models: Some(StringList {
             values: vec!["gpt-*".into()],
         }),
+        ..UpdateAccountRequest::default()
     };
     let crew = ok(plane.accounts().update_account(request).await)
         .account
@@ -96,7 +98,10 @@ async fn accounts_are_made_changed_and_deleted() {
     for account in [leaf_id.clone(), id] {
         ok(plane
             .accounts()
-            .delete_account(DeleteAccountRequest { account })
+            .delete_account(DeleteAccountRequest {
+                account,
+                ..DeleteAccountRequest::default()
+            })
             .await);
     }
     let gone = plane
@@ -241,7 +246,10 @@ async fn accounts_that_do_not_fit_are_refused() {
         refused(
             plane
                 .accounts()
-                .delete_account(DeleteAccountRequest { account })
+                .delete_account(DeleteAccountRequest {
+                    account,
+                    ..DeleteAccountRequest::default()
+                })
                 .await,
             code,
             words,
@@ -295,6 +303,7 @@ async fn keys_are_made_changed_and_deleted() {
         id: made.id.clone(),
         name: Some("desk".into()),
         disabled: Some(true),
+        ..UpdateKeyRequest::default()
     };
     let changed = ok(plane.keys().update_key(request).await).key.unwrap();
     assert_eq!((changed.name.as_str(), changed.disabled), ("desk", true));
@@ -302,6 +311,7 @@ async fn keys_are_made_changed_and_deleted() {
     let unnamed = |name: &str| CreateKeyRequest {
         account: String::new(),
         name: name.into(),
+        ..CreateKeyRequest::default()
     };
     refused(
         plane.keys().create_key(unnamed("")).await,
@@ -316,6 +326,7 @@ async fn keys_are_made_changed_and_deleted() {
     let orphan = CreateKeyRequest {
         account: "root/nobody".into(),
         name: "a".into(),
+        ..CreateKeyRequest::default()
     };
     refused(
         plane.keys().create_key(orphan).await,
@@ -326,6 +337,7 @@ async fn keys_are_made_changed_and_deleted() {
         id: made.id.clone(),
         name: Some(" ".into()),
         disabled: None,
+        ..UpdateKeyRequest::default()
     };
     refused(
         plane.keys().update_key(bad).await,
@@ -342,7 +354,10 @@ async fn keys_are_made_changed_and_deleted() {
         &["no virtual key `nobody`"],
     );
 
-    let delete = DeleteKeyRequest { id: made.id };
+    let delete = DeleteKeyRequest {
+        id: made.id,
+        ..DeleteKeyRequest::default()
+    };
     ok(plane.keys().delete_key(delete.clone()).await);
     refused(
         plane.keys().delete_key(delete).await,

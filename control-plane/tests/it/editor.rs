@@ -40,6 +40,7 @@ pub(crate) async fn account(plane: &Plane, parent: &str, name: &str) -> AccountV
         parent: parent.into(),
         name: name.into(),
         allowed_models: Vec::new(),
+        ..CreateAccountRequest::default()
     };
     ok(plane.accounts().create_account(request).await)
         .account
@@ -51,6 +52,7 @@ pub(crate) async fn key(plane: &Plane, account: &str, name: &str) -> (KeyView, S
     let request = CreateKeyRequest {
         account: account.into(),
         name: name.into(),
+        ..CreateKeyRequest::default()
     };
     let made = plane.keys().create_key(request).await.unwrap().into_inner();
     (made.key.unwrap(), made.secret)
@@ -128,6 +130,7 @@ pub(crate) async fn random_edit(plane: &Plane, dice: &mut Dice) -> Result<(), St
                 parent: account,
                 name,
                 allowed_models: models,
+                ..CreateAccountRequest::default()
             };
             plane.accounts().create_account(request).await?;
         }
@@ -137,15 +140,23 @@ pub(crate) async fn random_edit(plane: &Plane, dice: &mut Dice) -> Result<(), St
                 name: (dice.roll(2) == 0).then_some(name),
                 suspended: Some(dice.roll(3) == 0),
                 allowed_models: Some(StringList { values: models }),
+                ..UpdateAccountRequest::default()
             };
             plane.accounts().update_account(request).await?;
         }
         4 => {
-            let request = DeleteAccountRequest { account };
+            let request = DeleteAccountRequest {
+                account,
+                ..DeleteAccountRequest::default()
+            };
             plane.accounts().delete_account(request).await?;
         }
         5 | 6 => {
-            let request = CreateKeyRequest { account, name };
+            let request = CreateKeyRequest {
+                account,
+                name,
+                ..CreateKeyRequest::default()
+            };
             plane.keys().create_key(request).await?;
         }
         7 => {
@@ -153,13 +164,17 @@ pub(crate) async fn random_edit(plane: &Plane, dice: &mut Dice) -> Result<(), St
                 id: key,
                 name: Some(name),
                 disabled: Some(dice.roll(2) == 0),
+                ..UpdateKeyRequest::default()
             };
             plane.keys().update_key(request).await?;
         }
         8 => {
             plane
                 .keys()
-                .delete_key(DeleteKeyRequest { id: key })
+                .delete_key(DeleteKeyRequest {
+                    id: key,
+                    ..DeleteKeyRequest::default()
+                })
                 .await?;
         }
         9 => {
@@ -184,6 +199,7 @@ pub(crate) async fn random_edit(plane: &Plane, dice: &mut Dice) -> Result<(), St
                     id: request.id,
                     disabled: Some(dice.roll(2) == 0),
                     secret: (dice.roll(2) == 0).then(|| format!("{SECRET}{name}")),
+                    ..UpdateUpstreamKeyRequest::default()
                 };
                 plane.upstream_keys().update_upstream_key(request).await?;
             }
@@ -198,24 +214,30 @@ pub(crate) async fn random_edit(plane: &Plane, dice: &mut Dice) -> Result<(), St
                     id,
                     model: Some(["*", "gpt-4*", ""][dice.roll(3)].into()),
                     provider_ids: None,
+                    ..UpdateRouteRequest::default()
                 };
                 plane.routes().update_route(request).await?;
             }
         }
         _ => match dice.roll(3) {
             0 => {
-                let request = DeleteProviderRequest { id: provider };
+                let request = DeleteProviderRequest {
+                    id: provider,
+                    ..DeleteProviderRequest::default()
+                };
                 plane.providers().delete_provider(request).await?;
             }
             1 => {
                 let request = DeleteUpstreamKeyRequest {
                     id: format!("u{id}"),
+                    ..DeleteUpstreamKeyRequest::default()
                 };
                 plane.upstream_keys().delete_upstream_key(request).await?;
             }
             _ => {
                 let request = DeleteRouteRequest {
                     id: format!("r{id}"),
+                    ..DeleteRouteRequest::default()
                 };
                 plane.routes().delete_route(request).await?;
             }

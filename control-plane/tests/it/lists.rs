@@ -18,6 +18,7 @@ async fn accounts(plane: &Plane, under: &str, size: u32, token: &str) -> (Vec<St
         under: under.into(),
         page_size: size,
         page_token: token.into(),
+        ..ListAccountsRequest::default()
     };
     let page = ok(plane.accounts().list_accounts(request).await);
     let ids = page
@@ -53,6 +54,7 @@ async fn pages_hold_everything_once_also_when_what_the_token_names_is_deleted() 
     assert_eq!(first.last(), Some(&token));
     let delete = DeleteAccountRequest {
         account: token.clone(),
+        ..DeleteAccountRequest::default()
     };
     ok(plane.accounts().delete_account(delete).await);
     let (rest, _) = accounts(&plane, "", 0, &token).await;
@@ -130,6 +132,7 @@ async fn lists_are_of_what_was_asked_for() {
     let request = ListProvidersRequest {
         page_size: 2,
         page_token: "p1".into(),
+        ..ListProvidersRequest::default()
     };
     let page = ok(plane.providers().list_providers(request).await);
     let ids: Vec<String> = page
@@ -153,6 +156,7 @@ async fn lists_are_of_what_was_asked_for() {
     let request = ListRoutesRequest {
         page_size: 1,
         page_token: String::new(),
+        ..ListRoutesRequest::default()
     };
     let page = ok(plane.routes().list_routes(request).await);
     assert_eq!(

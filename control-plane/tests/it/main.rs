@@ -1,4 +1,5 @@
-//! A whole control plane over an in-memory pipe and an in-memory store: what administrators and nodes see, and what is kept.
+//! A whole control plane over an in-memory pipe and an in-memory store: what administrators and nodes see, and what is kept. And the
+//! stores themselves: those that work, those that fail, and real ones.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,6 +16,7 @@ mod lists;
 mod node;
 mod resolve;
 mod secrets;
+mod store;
 mod stream;
 mod tree;
 mod upstreams;

@@ -61,6 +61,7 @@ async fn keys_are_found_by_digest_with_their_line_of_accounts_until_they_are_del
         id: made.id.clone(),
         name: None,
         disabled: Some(true),
+        ..UpdateKeyRequest::default()
     };
     ok(plane.keys().update_key(off).await);
     let found = look_up(&plane, std::slice::from_ref(&digest)).await;
@@ -68,7 +69,10 @@ async fn keys_are_found_by_digest_with_their_line_of_accounts_until_they_are_del
 
     ok(plane
         .keys()
-        .delete_key(DeleteKeyRequest { id: made.id })
+        .delete_key(DeleteKeyRequest {
+            id: made.id,
+            ..DeleteKeyRequest::default()
+        })
         .await);
     assert!(
         look_up(&plane, std::slice::from_ref(&digest)).await[0]

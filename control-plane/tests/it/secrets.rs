@@ -197,7 +197,10 @@ async fn the_first_key_is_made_once() {
     assert_eq!(plane.plane.adopt_first_key(&two).await.unwrap(), exists);
     ok(plane
         .keys()
-        .delete_key(DeleteKeyRequest { id: one.id.clone() })
+        .delete_key(DeleteKeyRequest {
+            id: one.id.clone(),
+            ..DeleteKeyRequest::default()
+        })
         .await);
     for key in [&two, &one] {
         // Also not the deleted key itself: its file may still be there.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use proxyxai_core::{account::tree::AccountIndex, snapshot::Snapshot};
+use proxyxai_core::{
+    account::{limits::Asked, tree::AccountIndex},
+    snapshot::Snapshot,
+};
 use proxyxai_proto::{
     admin::v1::{
         CreateAccountRequest, StringList, UpdateAccountRequest, UpdateProviderRequest,
@@ -33,6 +36,19 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
     }
 }
 
+/// Whether a list below this account would permit what it or one above it does not: `*` in a pattern counts as a name of its own.
+fn widens(model: &BTreeMap<String, Account>, parent: &str, allowed: &[String]) -> bool {
+    let line = std::iter::successors(model.get(parent), |a| model.get(&a.parent_id));
+    let mut lists = line.map(|account| &account.allowed_models);
+    lists.any(|list| {
+        let covered = |inner: &String| {
+            let mut outer = list.iter();
+            outer.any(|outer| matches(outer.as_bytes(), inner.as_bytes()))
+        };
+        !list.is_empty() && !allowed.iter().all(covered)
+    })
+}
+
 /// Whether the account alone permits a model.
 fn permits(account: &Account, model: &str) -> bool {
     let any = |pattern: &String| matches(pattern.as_bytes(), model.as_bytes());
@@ -48,7 +64,11 @@ fn check_tree(snapshot: &Snapshot, model: &BTreeMap<String, Account>, seed: u64)
             std::iter::successors(Some(account), |a| model.get(&a.parent_id)).collect();
         for name in MODELS {
             let want = line.iter().all(|account| permits(account, name));
-            let got = |at: AccountIndex| snapshot.accounts.admits(at, name).is_ok();
+            let asked = Asked::model(name);
+            let got = |at: AccountIndex| {
+                snapshot.accounts.active(at).is_ok()
+                    && snapshot.accounts.permits(at, &asked).is_ok()
+            };
             assert_eq!(
                 got(at),
                 want,
@@ -78,23 +98,42 @@ async fn law_15_no_child_permits_what_an_ancestor_forbids() {
             let allowed: Vec<String> = (0..dice.roll(3))
                 .map(|_| dice.pick(&PATTERNS).to_string())
                 .collect();
-            let changed = if dice.roll(2) == 0 {
+            let new = dice.roll(2) == 0;
+            let parent = if new {
+                Some(&account)
+            } else {
+                model.get(&account).map(|account| &account.parent_id)
+            };
+            let widens = widens(&model, parent.unwrap(), &allowed);
+            let changed = if new {
                 let request = CreateAccountRequest {
                     parent: account,
                     name: format!("n{step}"),
                     allowed_models: allowed,
+                    ..CreateAccountRequest::default()
                 };
-                ok(plane.accounts().create_account(request).await).account
+                let made = plane.accounts().create_account(request).await;
+                made.map(|made| made.into_inner().account)
             } else {
                 let request = UpdateAccountRequest {
                     account,
-                    name: None,
                     suspended: Some(dice.roll(8) == 0),
                     allowed_models: Some(StringList { values: allowed }),
+                    ..UpdateAccountRequest::default()
                 };
-                ok(plane.accounts().update_account(request).await).account
+                let changed = plane.accounts().update_account(request).await;
+                changed.map(|changed| changed.into_inner().account)
             };
-            let account = changed.unwrap().account.unwrap();
+            if widens {
+                let words = ["allows; an account or key below it may only allow less"];
+                refused(
+                    changed.map(tonic::Response::new),
+                    Code::InvalidArgument,
+                    &words,
+                );
+                continue;
+            }
+            let account = changed.unwrap().unwrap().account.unwrap();
             model.insert(account.id.clone(), account);
         }
         check_tree(&fresh(&plane).await.snapshot(), &model, seed);
@@ -134,11 +173,12 @@ async fn law_10_a_refused_change_leaves_what_was_there_also_after_a_restart() {
             allowed_models: Some(StringList {
                 values: vec!["ok".into(), String::new()],
             }),
+            ..UpdateAccountRequest::default()
         };
         refused(
             plane.accounts().update_account(account).await,
             Code::InvalidArgument,
-            &["account `root`"],
+            &["allowed_models: a model pattern must not be empty"],
         );
         let provider = UpdateProviderRequest {
             id: "p".into(),
@@ -149,7 +189,7 @@ async fn law_10_a_refused_change_leaves_what_was_there_also_after_a_restart() {
         refused(
             plane.providers().update_provider(provider).await,
             Code::InvalidArgument,
-            &["provider `p`"],
+            &["base_url: http://192.168.0.1 is a private address"],
         );
         let route = UpdateRouteRequest {
             id: "r".into(),
@@ -157,11 +197,12 @@ async fn law_10_a_refused_change_leaves_what_was_there_also_after_a_restart() {
             provider_ids: Some(StringList {
                 values: vec!["q".into()],
             }),
+            ..UpdateRouteRequest::default()
         };
         refused(
             plane.routes().update_route(route).await,
             Code::InvalidArgument,
-            &["route `r`"],
+            &["provider_ids: "],
         );
         assert_eq!(plane.head(), head);
         assert_eq!(world.entries().await, stored);

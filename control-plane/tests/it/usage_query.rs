@@ -163,6 +163,7 @@ async fn usage_is_found_by_subtree_key_model_time_and_missing_price() {
         .accounts()
         .delete_account(DeleteAccountRequest {
             account: ids["c"].clone(),
+            ..DeleteAccountRequest::default()
         })
         .await);
     assert_eq!(query(&plane, under("root")).await[0].attempts, 7);

@@ -6,7 +6,9 @@
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
-use zeroize::Zeroize;
+use zeroize::{Zeroize as _, Zeroizing};
+
+use crate::snapshot::key_table::KeyId;
 
 /// What every virtual key begins with.
 pub const PREFIX: &str = "sk-pxai-";
@@ -83,8 +85,19 @@ pub struct GeneratedKey {
 
 /// Makes a virtual key from unpredictable bytes.
 pub fn generate(mut random: [u8; 64]) -> GeneratedKey {
-    let body = base62(&random, BODY_LEN);
+    let body = Zeroizing::new(base62(&random, BODY_LEN));
     random.zeroize();
+    finish(&body)
+}
+
+/// Makes a new secret for the key with this id, from unpredictable bytes.
+pub fn regenerate(id: KeyId, mut random: [u8; 64]) -> GeneratedKey {
+    let secret = Zeroizing::new(base62(&random, SECRET_LEN));
+    random.zeroize();
+    finish(&Zeroizing::new(format!("{}{}", id.as_str(), *secret)))
+}
+
+fn finish(body: &str) -> GeneratedKey {
     let mut text = String::with_capacity(
         PREFIX
             .len()
@@ -92,7 +105,7 @@ pub fn generate(mut random: [u8; 64]) -> GeneratedKey {
             .saturating_add(TAG_LEN),
     );
     text.push_str(PREFIX);
-    text.push_str(&body);
+    text.push_str(body);
     let tag = tag_of(&[text.as_bytes()]);
     text.extend(tag.iter().map(|b| char::from(*b)));
     let id = body.chars().take(ID_LEN).collect();

@@ -3,7 +3,7 @@
 //! Invariant: matching takes time linear in pattern × name at worst, and allocates nothing.
 
 /// One pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pattern(Box<str>);
 
 impl Pattern {
@@ -21,6 +21,12 @@ impl Pattern {
     /// Whether the whole name matches.
     pub fn matches(&self, name: &str) -> bool {
         matches(self.0.as_bytes(), name.as_bytes())
+    }
+
+    /// Whether every name that `other` matches is matched here. That is so exactly when its text is, `*` read as a character: no
+    /// text of this pattern can stand for a `*` but a `*`, which matches whatever that one does.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.matches(&other.0)
     }
 
     /// How many characters are not wildcards: the more, the more specific.
@@ -49,7 +55,7 @@ pub enum InvalidPattern {
 }
 
 /// Patterns of which one must match; an empty list permits everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct PatternList(Box<[Pattern]>);
 
 impl PatternList {
@@ -65,6 +71,16 @@ impl PatternList {
     /// Whether the name is permitted.
     pub fn permits(&self, name: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|p| p.matches(name))
+    }
+
+    /// The first pattern that matches a name which the list above does not. What one pattern matches lies in a whole list only when
+    /// it lies in one pattern of it, for the same reason as in [`Pattern::covers`].
+    pub fn beyond(&self, above: &Self) -> Option<String> {
+        let covered = |one: &Pattern| above.0.iter().any(|outer| outer.covers(one));
+        self.0
+            .iter()
+            .find(|one| !above.0.is_empty() && !covered(one))
+            .map(|one| one.0.to_string())
     }
 }
 

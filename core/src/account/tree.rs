@@ -10,7 +10,7 @@ use std::{
 
 use proxyxai_proto::config::v1 as proto;
 
-use super::pattern::PatternList;
+use super::limits::{Asked, Dimension, InvalidLimit, Limits};
 
 /// Id of the account that every gateway has, and its name.
 pub const ROOT: &str = "root";
@@ -33,7 +33,7 @@ struct Node {
     name: Box<str>,
     parent: Option<AccountIndex>,
     suspended: bool,
-    allowed: PatternList,
+    limits: Limits,
 }
 
 /// All accounts.
@@ -57,9 +57,9 @@ impl AccountTree {
         let mut tree = Self::default();
         for (position, account) in accounts.values().enumerate() {
             let index = AccountIndex(u32::try_from(position).unwrap_or(u32::MAX));
-            let allowed = PatternList::parse(&account.allowed_models).unwrap_or_else(|error| {
+            let limits = limits_of(account).unwrap_or_else(|error| {
                 faults.push(InvalidAccount::new(account, error.to_string()));
-                PatternList::default()
+                Limits::default()
             });
             let id: Arc<str> = account.id.as_str().into();
             tree.by_id.insert(Arc::clone(&id), index);
@@ -68,7 +68,7 @@ impl AccountTree {
                 name: account.name.as_str().into(),
                 parent: None,
                 suspended: account.suspended,
-                allowed,
+                limits,
             });
         }
         let mut names = BTreeSet::new();
@@ -171,23 +171,38 @@ impl AccountTree {
         self.line(index).any(|at| at == of)
     }
 
-    /// Whether the account and all above it permit the model now (law 15).
+    /// Whether the account and all above it permit what is asked for (law 15).
     ///
     /// # Errors
-    /// Names the account that refuses: the nearest one, suspension before models.
-    pub fn admits(&self, index: AccountIndex, model: &str) -> Result<(), AccountRefusal> {
-        self.active(index)?;
+    /// Names the account that refuses: the nearest one.
+    pub fn permits(&self, index: AccountIndex, asked: &Asked<'_>) -> Result<(), AccountRefusal> {
         for at in self.line(index) {
-            if self
-                .node(at)
-                .is_some_and(|node| !node.allowed.permits(model))
-            {
-                return Err(AccountRefusal::ModelForbidden {
+            if let Some(dimension) = self.node(at).and_then(|node| node.limits.refuses(asked)) {
+                return Err(AccountRefusal::Forbidden {
                     path: self.path(at),
+                    dimension,
                 });
             }
         }
         Ok(())
+    }
+
+    /// Whether lists that shall stand below `parent` would permit what it or an account above it forbids. Asked when lists are
+    /// written; an ancestor may be narrowed later, and then the lists below it, though longer, permit no more than it does.
+    pub fn widened(
+        &self,
+        parent: AccountIndex,
+        limits: &Limits,
+        dimension: Dimension,
+    ) -> Option<Widening> {
+        self.line(parent).find_map(|at| {
+            let entry = dimension.widened(limits, &self.node(at)?.limits)?;
+            Some(Widening {
+                path: self.path(at),
+                dimension,
+                entry,
+            })
+        })
     }
 
     /// Whether neither the account nor any above it is suspended.
@@ -198,19 +213,56 @@ impl AccountTree {
         if self.node(index).is_none() {
             return Err(AccountRefusal::Unknown);
         }
-        for at in self.line(index) {
-            if self.node(at).is_some_and(|node| node.suspended) {
-                return Err(AccountRefusal::Suspended {
-                    path: self.path(at),
-                });
-            }
+        match self.suspended(index) {
+            Some(at) => Err(AccountRefusal::Suspended {
+                path: self.path(at),
+            }),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The nearest account that is suspended: this one, or one above it.
+    pub fn suspended(&self, index: AccountIndex) -> Option<AccountIndex> {
+        self.line(index)
+            .find(|at| self.node(*at).is_some_and(|node| node.suspended))
+    }
+
+    /// Ids from the root to the account.
+    pub fn id_line(&self, index: AccountIndex) -> Vec<String> {
+        let mut ids: Vec<String> = self.line(index).map(|at| self.id(at).to_owned()).collect();
+        ids.reverse();
+        ids
     }
 
     fn node(&self, index: AccountIndex) -> Option<&Node> {
         self.nodes.get(index.usize())
     }
+}
+
+/// An account's own lists.
+///
+/// # Errors
+/// The first entry that cannot be used.
+pub fn limits_of(account: &proto::Account) -> Result<Limits, InvalidLimit> {
+    Limits::parse(
+        &account.allowed_models,
+        &account.allowed_endpoints,
+        &account.allowed_networks,
+    )
+}
+
+/// A list that permits more than one above it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{entry}` is more than the account `{path}` allows; an account or key below it may only allow less"
+)]
+pub struct Widening {
+    /// The account above.
+    pub path: String,
+    /// On which dimension.
+    pub dimension: Dimension,
+    /// The entry that goes too far.
+    pub entry: String,
 }
 
 fn link(
@@ -262,9 +314,11 @@ pub enum AccountRefusal {
         path: String,
     },
     /// By this account, or one above it.
-    #[error("the account `{path}` does not allow this model")]
-    ModelForbidden {
+    #[error("the account `{path}` does not allow {}", .dimension.refused())]
+    Forbidden {
         /// The account that forbids it.
         path: String,
+        /// What it forbids.
+        dimension: Dimension,
     },
 }

@@ -44,7 +44,7 @@ impl Endpoint {
         Self::Models,
     ];
 
-    /// The word for it in metrics and usage events.
+    /// The word for it in metrics, usage events and lists of what is allowed.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ChatCompletions => "chat.completions",
@@ -52,6 +52,13 @@ impl Endpoint {
             Self::Messages => "messages",
             Self::Models => "models",
         }
+    }
+
+    /// The endpoint with this word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|endpoint| endpoint.as_str() == word)
     }
 
     /// The dialect of a request; models are told apart by a header that only Anthropic's clients send.

@@ -3,7 +3,7 @@
 //! Invariant: what is read here is what the provider will read. A key that decides something must not stand twice, also when it is
 //! written with escapes.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
@@ -26,6 +26,8 @@ pub struct Intent {
     /// How many answers are asked for.
     pub choices: u64,
     usage: UsageRequest,
+    /// Where the model's name stands in the body, its quotes included.
+    model_at: Range<usize>,
 }
 
 /// Where the body asks for usage in a stream, or where it can be made to ask.
@@ -96,7 +98,8 @@ pub fn read(endpoint: Endpoint, body: &Bytes) -> Result<Intent, InvalidBody> {
     let mut fields = Fields::default();
     scan::members(body, |member| fields.take(body, member))?;
     let [model, stream, options, cap, cap_chat, choices] = fields.found;
-    let model = read_model(body, model.ok_or(InvalidBody::NoModel)?)?;
+    let model_at = model.ok_or(InvalidBody::NoModel)?;
+    let model = read_model(body, model_at.clone())?;
     let text = |range: &Range<usize>| body.get(range.clone()).unwrap_or_default();
     let stream = match stream.as_ref().map(text) {
         None | Some(b"false" | b"null") => false,
@@ -127,6 +130,7 @@ pub fn read(endpoint: Endpoint, body: &Bytes) -> Result<Intent, InvalidBody> {
         output_cap: number(cap_chat.as_ref()).or_else(|| number(cap.as_ref())),
         choices: number(choices.as_ref()).unwrap_or(1),
         usage,
+        model_at,
     })
 }
 
@@ -140,6 +144,7 @@ impl Intent {
             output_cap: None,
             choices: 1,
             usage: UsageRequest::AsGiven,
+            model_at: 0..0,
         }
     }
 
@@ -148,21 +153,36 @@ impl Intent {
         self.usage != UsageRequest::AsGiven
     }
 
-    /// The body to forward: the same bytes, unless usage must be asked for.
-    pub fn forward_body(&self, body: &Bytes) -> Bytes {
-        let UsageRequest::Insert { at, text } = &self.usage else {
-            return body.clone();
+    /// The body to forward: the same bytes, unless usage must be asked for or the upstream calls the model by another name.
+    pub fn forward_body(&self, body: &Bytes, upstream_model: Option<&str>) -> Bytes {
+        let usage = match &self.usage {
+            UsageRequest::AsGiven => None,
+            UsageRequest::Insert { at, text } => Some((at.clone(), Cow::Borrowed(*text))),
         };
-        let (before, after) = (
-            body.get(..at.start).unwrap_or_default(),
-            body.get(at.end..).unwrap_or_default(),
-        );
-        let mut out = BytesMut::with_capacity(body.len().saturating_add(text.len()));
-        out.put_slice(before);
-        out.put_slice(text.as_bytes());
-        out.put_slice(after);
+        let model = upstream_model
+            .filter(|name| *name != self.model.as_str())
+            .map(|name| (self.model_at.clone(), Cow::Owned(quoted(name))));
+        let mut edits: Vec<_> = match (usage, model) {
+            (None, None) => return body.clone(),
+            (usage, model) => usage.into_iter().chain(model).collect(),
+        };
+        edits.sort_by_key(|(at, _)| at.start);
+        let longer = edits.iter().map(|(_, text)| text.len());
+        let mut out = BytesMut::with_capacity(longer.fold(body.len(), usize::saturating_add));
+        let mut from = 0;
+        for (at, text) in edits {
+            out.put_slice(body.get(from..at.start).unwrap_or_default());
+            out.put_slice(text.as_bytes());
+            from = at.end;
+        }
+        out.put_slice(body.get(from..).unwrap_or_default());
         out.freeze()
     }
+}
+
+/// A name as JSON text.
+fn quoted(name: &str) -> String {
+    serde_json::Value::from(name).to_string()
 }
 
 /// The keys that are read; the order is that of `Fields::found`.

@@ -1,22 +1,35 @@
 //! Compiles a content into a snapshot, or names everything in it that does not fit.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use proxyxai_proto::config::v1::{self as proto, resource::Kind};
 use secrecy::SecretString;
 
 use super::{
-    Change, Content, Digest, KeyRecord, KeyTable, ResourceKind, ResourceName, Version,
+    Change, Content, Digest, KeyRecord, KeyTable, KeyTerms, ResourceKind, ResourceName, Version,
     key_table::KeyId,
 };
 use crate::{
-    account::{key::KeyDigest, pattern::Pattern, rules, tree::AccountTree},
+    account::{
+        key::KeyDigest,
+        pattern::{Pattern, PatternList},
+        rules,
+        terms::{self, Key, Terms},
+        tree::AccountTree,
+    },
     dialect::Dialect,
     money::price::PriceBook,
     route::{
         base_url::BaseUrl,
-        pool::{Pool, PoolIndex, RouteTable, UpstreamKeyIndex},
+        mapping::Mapping,
+        pool::{
+            Level, MAX_LEVEL, Member, Pool, PoolIndex, RouteTable, SwitchOver, UpstreamKeyIndex,
+        },
         provider::ProviderKind,
+        turns::MAX_WEIGHT,
     },
 };
 
@@ -50,6 +63,12 @@ pub struct UpstreamKey {
     pub disabled: bool,
     /// The secret itself.
     pub secret: SecretString,
+    /// Tried before those with a higher one.
+    pub level: u32,
+    /// Turns among those of its level.
+    pub weight: u32,
+    /// The models that it serves, by its provider's names.
+    pub models: Arc<PatternList>,
 }
 
 /// A compiled configuration. Immutable; cloning shares the large parts.
@@ -63,6 +82,8 @@ pub struct Snapshot {
     pub accounts: Arc<AccountTree>,
     /// The virtual keys.
     pub keys: KeyTable,
+    /// The terms of those that have some.
+    pub terms: KeyTerms,
     /// The providers, in the order of their ids.
     pub providers: Vec<Provider>,
     /// The upstream keys, in the order of their ids.
@@ -97,6 +118,7 @@ impl Snapshot {
             digest: Digest::default(),
             accounts: Arc::default(),
             keys: KeyTable::default(),
+            terms: KeyTerms::default(),
             providers: Vec::new(),
             upstream_keys: Vec::new(),
             pools: Vec::new(),
@@ -128,6 +150,22 @@ impl Snapshot {
         Compiler::default().run(version, content, Some((self, changes, before)))
     }
 
+    /// The virtual key with this digest, or with this digest before its last rotation.
+    pub fn key(&self, digest: &KeyDigest) -> Option<Key> {
+        if let Some(record) = self.keys.get(digest) {
+            let terms = match record.has_terms {
+                true => self.terms.get(digest)?.clone(),
+                false => Terms::default(),
+            };
+            return Some(Key { record, terms });
+        }
+        let (current, until) = self.terms.replaced(digest)?;
+        Some(Key {
+            record: self.keys.get(&current)?,
+            terms: self.terms.get(&current)?.clone().by_previous(until),
+        })
+    }
+
     /// The pool that serves a model in a dialect; `None` for the model asks for the default one.
     pub fn pool(&self, dialect: Dialect, model: Option<&str>) -> Option<(PoolIndex, &Pool)> {
         let index = match model {
@@ -135,6 +173,12 @@ impl Snapshot {
             None => self.routes.default_of(dialect),
         }?;
         self.pools.get(index.0).map(|pool| (index, pool))
+    }
+
+    /// What the providers call a model, where a route gives it another name.
+    pub fn mapped(&self, dialect: Dialect, model: &str) -> Option<String> {
+        let (_, pool) = self.pool(dialect, Some(model))?;
+        pool.mapping.as_ref()?.apply(model)
     }
 
     /// An upstream key and its provider.
@@ -172,6 +216,7 @@ impl Compiler {
                     version,
                     digest: content.digest(),
                     keys,
+                    terms: self.terms(&old.terms, changes, before),
                     ..old.clone()
                 }
             }
@@ -187,6 +232,11 @@ impl Compiler {
     fn whole(&mut self, version: Version, content: &Content) -> Snapshot {
         let accounts = self.accounts(content);
         let keys = self.keys(content, &accounts);
+        let all: Vec<Change> = content
+            .of_kind(ResourceKind::VirtualKey)
+            .map(|key| Change::Upsert(Arc::clone(key)))
+            .collect();
+        let terms = self.terms(&KeyTerms::default(), &all, &Content::default());
         let providers = self.providers(content);
         let upstream_keys = self.upstream_keys(content, &providers);
         let (pools, routes) = self.routes(content, &providers, &upstream_keys);
@@ -195,6 +245,7 @@ impl Compiler {
             digest: content.digest(),
             accounts,
             keys,
+            terms,
             providers,
             upstream_keys,
             pools,
@@ -273,6 +324,34 @@ impl Compiler {
         out
     }
 
+    /// The terms after these changes of keys.
+    fn terms(&mut self, old: &KeyTerms, changes: &[Change], before: &Content) -> KeyTerms {
+        let mut terms = old.clone();
+        for change in changes {
+            let old = match change {
+                Change::Upsert(resource) => ResourceName::of(resource),
+                Change::Remove(name) => Some(name.clone()),
+            };
+            if let Some(Kind::VirtualKey(old)) = old
+                .and_then(|name| before.get(&name))
+                .and_then(|resource| resource.kind.as_ref())
+                && let Some(digest) = digest_of(old)
+            {
+                terms.remove(&digest);
+            }
+        }
+        for change in changes {
+            if let Change::Upsert(resource) = change
+                && let Some(Kind::VirtualKey(key)) = &resource.kind
+                && let Some(digest) = digest_of(key)
+                && let Err(error) = terms.put(digest, key)
+            {
+                self.reject(ResourceKind::VirtualKey, &key.id, error.to_string());
+            }
+        }
+        terms
+    }
+
     fn key(
         &mut self,
         key: &proto::VirtualKey,
@@ -287,7 +366,8 @@ impl Compiler {
             );
         }
         let (id, digest) = (KeyId::new(&key.id), digest_of(key));
-        if id.is_none() || digest.is_none() {
+        let previous = key.previous_digest.len();
+        if id.is_none() || digest.is_none() || ![0, 16].contains(&previous) {
             self.reject(
                 ResourceKind::VirtualKey,
                 &key.id,
@@ -300,6 +380,7 @@ impl Compiler {
                 id: id?,
                 account: account?,
                 disabled: key.disabled,
+                has_terms: terms::has_terms(key),
             },
         ))
     }
@@ -310,9 +391,9 @@ impl Compiler {
             let Some(Kind::Provider(given)) = &resource.kind else {
                 continue;
             };
-            match provider_from_proto(given) {
+            match check_provider(given) {
                 Ok(provider) => providers.push(provider),
-                Err(reason) => self.reject(ResourceKind::Provider, &given.id, reason),
+                Err((_, reason)) => self.reject(ResourceKind::Provider, &given.id, reason),
             }
         }
         providers
@@ -332,14 +413,9 @@ impl Compiler {
                 );
                 continue;
             };
-            match check_upstream_secret(&given.secret) {
-                Ok(secret) => keys.push(UpstreamKey {
-                    id: given.id.as_str().into(),
-                    provider: ProviderIndex(position),
-                    disabled: given.disabled,
-                    secret: SecretString::from(secret),
-                }),
-                Err(reason) => self.reject(ResourceKind::UpstreamKey, &given.id, reason.to_owned()),
+            match check_upstream_key(given, ProviderIndex(position)) {
+                Ok(key) => keys.push(key),
+                Err((_, reason)) => self.reject(ResourceKind::UpstreamKey, &given.id, reason),
             }
         }
         keys
@@ -352,49 +428,41 @@ impl Compiler {
         keys: &[UpstreamKey],
     ) -> (Vec<Pool>, RouteTable) {
         let mut pools = Vec::new();
-        let mut add = |name: String, serves: &dyn Fn(&Provider) -> bool| {
-            let usable = |key: &UpstreamKey| {
-                providers
-                    .get(key.provider.0)
-                    .is_some_and(|p| !p.disabled && serves(p))
-            };
-            let members = keys
-                .iter()
-                .enumerate()
-                .filter(|(_, key)| !key.disabled && usable(key));
-            pools.push(Pool {
-                name,
-                keys: members
-                    .map(|(position, _)| UpstreamKeyIndex(position))
-                    .collect(),
-            });
+        let mut add = |pool: Pool| {
+            pools.push(pool);
             PoolIndex(pools.len().saturating_sub(1))
         };
         let defaults = Dialect::ALL.map(|dialect| {
-            (
-                dialect,
-                add(format!("default/{}", dialect.as_str()), &|p| {
-                    p.kind.speaks(dialect)
-                }),
-            )
+            let pool = add(Pool {
+                name: format!("default/{}", dialect.as_str()),
+                levels: levels_of(providers, keys, |p| p.kind.speaks(dialect)),
+                switch_over: SwitchOver::default(),
+                mapping: None,
+            });
+            (dialect, pool)
         });
         let mut routes = Vec::new();
         for resource in content.of_kind(ResourceKind::Route) {
             let Some(Kind::Route(route)) = &resource.kind else {
                 continue;
             };
-            match check_route(route, providers) {
-                Ok(pattern) => routes.extend(Dialect::ALL.map(|dialect| {
-                    let named = |p: &Provider| {
-                        p.kind.speaks(dialect) && route.provider_ids.iter().any(|id| **id == *p.id)
+            match check_route(route, |id| providers.iter().any(|p| *p.id == *id)) {
+                Ok((pattern, mapping)) => routes.extend(Dialect::ALL.map(|dialect| {
+                    let level = |ids: &[String]| {
+                        levels_of(providers, keys, |p| {
+                            p.kind.speaks(dialect) && ids.iter().any(|id| **id == *p.id)
+                        })
                     };
-                    (
-                        dialect,
-                        pattern.clone(),
-                        add(format!("{}/{}", route.id, dialect.as_str()), &named),
-                    )
+                    let levels = levels_given(route).flat_map(level).collect();
+                    let pool = add(Pool {
+                        name: format!("{}/{}", route.id, dialect.as_str()),
+                        levels,
+                        switch_over: SwitchOver::from_proto(route.switch_over()),
+                        mapping: mapping.clone(),
+                    });
+                    (dialect, pattern.clone(), pool)
                 })),
-                Err(reason) => self.reject(ResourceKind::Route, &route.id, reason),
+                Err((_, reason)) => self.reject(ResourceKind::Route, &route.id, reason),
             }
         }
         (pools, RouteTable::new(routes, defaults.to_vec()))
@@ -430,20 +498,26 @@ impl Compiler {
 /// Checks a provider as it came over the wire; the same code at the admin API and at the node.
 ///
 /// # Errors
-/// Says what is wrong with it.
-pub fn provider_from_proto(given: &proto::Provider) -> Result<Provider, String> {
-    rules::check_id(&given.id).map_err(|error| error.to_string())?;
-    let kind = ProviderKind::from_proto(given.kind())
-        .ok_or("its kind is not one that this version knows")?;
-    let base = BaseUrl::parse(&given.base_url).map_err(|error| error.to_string())?;
+/// Which field is wrong, and what would be right.
+pub fn check_provider(given: &proto::Provider) -> Result<Provider, WrongField> {
+    rules::check_id(&given.id).map_err(|error| ("id", error.to_string()))?;
+    let unknown = || {
+        (
+            "kind",
+            "its kind is not one that this version knows".to_owned(),
+        )
+    };
+    let kind = ProviderKind::from_proto(given.kind()).ok_or_else(unknown)?;
+    let base = BaseUrl::parse(&given.base_url).map_err(|e| ("base_url", e.to_string()))?;
     if !given.allow_private
         && base
             .literal_address()
             .is_some_and(crate::route::address::is_private)
     {
-        return Err(format!(
+        let reason = format!(
             "{base} is a private address; allow private addresses for this provider if that is meant"
-        ));
+        );
+        return Err(("base_url", reason));
     }
     Ok(Provider {
         id: given.id.as_str().into(),
@@ -475,19 +549,87 @@ pub fn check_upstream_secret(secret: &[u8]) -> Result<String, &'static str> {
     Ok(text.to_owned())
 }
 
-fn check_route(route: &proto::Route, providers: &[Provider]) -> Result<Pattern, String> {
-    rules::check_id(&route.id).map_err(|error| error.to_string())?;
-    if route.provider_ids.is_empty() {
-        return Err("it names no provider".to_owned());
+/// A field that does not fit, and why.
+pub type WrongField = (&'static str, String);
+
+/// Checks an upstream key as it came over the wire, its secret in plain; the same code at the admin API and at the node.
+///
+/// # Errors
+/// Which field is wrong, and what would be right.
+pub fn check_upstream_key(
+    given: &proto::UpstreamKey,
+    provider: ProviderIndex,
+) -> Result<UpstreamKey, WrongField> {
+    let secret =
+        check_upstream_secret(&given.secret).map_err(|reason| ("secret", reason.to_owned()))?;
+    if given.level > MAX_LEVEL {
+        let reason = format!("a level is 0 to {MAX_LEVEL}, and {} is not", given.level);
+        return Err(("level", reason));
     }
-    if let Some(unknown) = route
-        .provider_ids
-        .iter()
-        .find(|id| !providers.iter().any(|p| ***id == *p.id))
-    {
-        return Err(format!("its provider `{unknown}` does not exist"));
+    if given.weight > MAX_WEIGHT {
+        let reason = format!("a weight is 1 to {MAX_WEIGHT}, and {} is not", given.weight);
+        return Err(("weight", reason));
     }
-    Pattern::parse(&route.model).map_err(|error| error.to_string())
+    let models = PatternList::parse(&given.models).map_err(|e| ("models", e.to_string()))?;
+    Ok(UpstreamKey {
+        id: given.id.as_str().into(),
+        provider,
+        disabled: given.disabled,
+        secret: SecretString::from(secret),
+        level: given.level,
+        weight: given.weight.max(1),
+        models: Arc::new(models),
+    })
+}
+
+/// The levels that the usable keys of some providers make up, the lowest first.
+fn levels_of(
+    providers: &[Provider],
+    keys: &[UpstreamKey],
+    wanted: impl Fn(&Provider) -> bool,
+) -> Vec<Level> {
+    let mut levels: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
+    for (position, key) in keys.iter().enumerate().filter(|(_, key)| !key.disabled) {
+        let provider = providers.get(key.provider.0);
+        if provider.is_some_and(|p| !p.disabled && wanted(p)) {
+            levels.entry(key.level).or_default().push(Member {
+                key: UpstreamKeyIndex(position),
+                weight: key.weight,
+                models: Arc::clone(&key.models),
+            });
+        }
+    }
+    levels.into_values().map(Level::new).collect()
+}
+
+/// The providers of each level of a route, in order.
+fn levels_given(route: &proto::Route) -> impl Iterator<Item = &[String]> {
+    let further = route.next_levels.iter();
+    std::iter::once(&*route.provider_ids).chain(further.map(|level| &*level.provider_ids))
+}
+
+/// Checks a route as it came over the wire; the same code at the admin API and at the node.
+///
+/// # Errors
+/// Which field is wrong, and what would be right.
+pub fn check_route(
+    route: &proto::Route,
+    is_provider: impl Fn(&str) -> bool,
+) -> Result<(Pattern, Option<Mapping>), WrongField> {
+    rules::check_id(&route.id).map_err(|error| ("id", error.to_string()))?;
+    let fields = std::iter::once("provider_ids").chain(std::iter::repeat("next_levels"));
+    for (field, ids) in fields.zip(levels_given(route)) {
+        if ids.is_empty() {
+            return Err((field, "it names no provider".to_owned()));
+        }
+        if let Some(unknown) = ids.iter().find(|id| !is_provider(id)) {
+            return Err((field, format!("its provider `{unknown}` does not exist")));
+        }
+    }
+    let pattern = Pattern::parse(&route.model).map_err(|error| ("model", error.to_string()))?;
+    let mapping = Mapping::parse(&pattern, &route.upstream_model)
+        .map_err(|error| ("upstream_model", error.to_string()))?;
+    Ok((pattern, mapping))
 }
 
 fn digest_of(key: &proto::VirtualKey) -> Option<KeyDigest> {

@@ -25,6 +25,8 @@ pub struct KeyRecord {
     pub account: AccountIndex,
     /// Refused until it is enabled again.
     pub disabled: bool,
+    /// Whether its terms are to be looked up; without them the record does not tell whether it works.
+    pub has_terms: bool,
 }
 
 /// Id of a virtual key, kept in place.
@@ -151,6 +153,7 @@ mod tests {
             id: KeyId::new("abcdefABCDEF").unwrap(),
             account: AccountIndex(account),
             disabled: false,
+            has_terms: false,
         }
     }
 

@@ -124,7 +124,7 @@ proptest! {
         let bytes = Bytes::from(text);
         let intent = intent::read(Endpoint::ChatCompletions, &bytes).unwrap();
         prop_assert!(intent.hides_usage());
-        let sent: Value = serde_json::from_slice(&intent.forward_body(&bytes)).unwrap();
+        let sent: Value = serde_json::from_slice(&intent.forward_body(&bytes, None)).unwrap();
         if !body["stream_options"].is_object() {
             body["stream_options"] = json!({});
         }
@@ -133,10 +133,29 @@ proptest! {
     }
 
     #[test]
+    fn another_name_of_the_model_changes_nothing_else(extra in values(), asked in "\\PC{1,12}", sent in "\\PC{1,12}", stream in any::<bool>(), pretty in any::<bool>(), last in any::<bool>()) {
+        let mut body = json!({ "messages": extra, "stream": stream });
+        // Keys are written in their order: before and after all others.
+        body[if last { "zz" } else { "a" }] = json!({ "model": "deeper" });
+        body["model"] = json!(asked);
+        let text = if pretty { serde_json::to_vec_pretty(&body) } else { serde_json::to_vec(&body) }.unwrap();
+        let bytes = Bytes::from(text);
+        let intent = intent::read(Endpoint::ChatCompletions, &bytes).unwrap();
+        let same = intent.forward_body(&bytes, Some(&asked));
+        prop_assert_eq!(same.as_ptr() == bytes.as_ptr(), !stream, "nothing to change, nothing copied");
+        let forwarded: Value = serde_json::from_slice(&intent.forward_body(&bytes, Some(&sent))).unwrap();
+        body["model"] = json!(sent);
+        if stream {
+            body["stream_options"] = json!({ "include_usage": true });
+        }
+        prop_assert_eq!(forwarded, body);
+    }
+
+    #[test]
     fn an_untouched_body_is_the_same_bytes(extra in values()) {
         let bytes = Bytes::from(json!({ "x": extra, "model": "m" }).to_string());
         let intent = intent::read(Endpoint::Embeddings, &bytes).unwrap();
-        let sent = intent.forward_body(&bytes);
+        let sent = intent.forward_body(&bytes, None);
         prop_assert_eq!(sent.as_ptr(), bytes.as_ptr());
     }
 

@@ -8,9 +8,13 @@
 
 mod accounts;
 mod addresses;
+mod admission;
+mod audits;
 mod intents;
 mod keys;
 mod retries;
+mod roles;
+mod routes;
 mod snapshots;
 mod streams;
 mod usages;

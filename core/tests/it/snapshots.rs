@@ -35,13 +35,31 @@ fn base() -> Vec<Arc<Resource>> {
     ]
 }
 
-fn key(number: u8, disabled: bool) -> Arc<Resource> {
-    resource(Kind::VirtualKey(VirtualKey {
+fn key(number: u8, disabled: bool, terms: u8) -> Arc<Resource> {
+    let plain = VirtualKey {
         id: format!("key{number:09}"),
         account_id: "root".into(),
         name: "k".into(),
         disabled,
         digest: vec![number; 16],
+        ..VirtualKey::default()
+    };
+    resource(Kind::VirtualKey(match terms {
+        0 => plain,
+        1 => VirtualKey {
+            expires_unix_ms: i64::from(number),
+            ..plain
+        },
+        2 => VirtualKey {
+            allowed_models: vec!["gpt-*".into()],
+            ..plain
+        },
+        _ => VirtualKey {
+            digest: vec![100 + number * 3 + terms % 2; 16],
+            previous_digest: vec![102 + number * 3; 16],
+            previous_expires_unix_ms: 5,
+            ..plain
+        },
     }))
 }
 
@@ -51,16 +69,17 @@ fn upstream(number: u8, provider: &str, disabled: bool) -> Arc<Resource> {
         provider_id: provider.into(),
         disabled,
         secret: format!("sk-{number}").into_bytes(),
+        ..UpstreamKey::default()
     }))
 }
 
 fn contents() -> impl Strategy<Value = Content> {
-    let keys = prop::collection::vec((0_u8..12, any::<bool>()), 0..12);
+    let keys = prop::collection::vec((0_u8..12, any::<bool>(), 0_u8..5), 0..12);
     let upstreams = prop::collection::vec((0_u8..6, any::<bool>(), any::<bool>()), 0..6);
     (keys, upstreams).prop_map(|(keys, upstreams)| {
         let keys = keys
             .into_iter()
-            .map(|(number, disabled)| key(number, disabled));
+            .map(|(number, disabled, terms)| key(number, disabled, terms));
         let upstreams = upstreams
             .into_iter()
             .map(|(n, second, disabled)| upstream(n, if second { "two" } else { "one" }, disabled));
@@ -75,8 +94,8 @@ const VERSION: Version = Version {
 
 /// What a snapshot answers, for all questions of these tests.
 fn answers(snapshot: &Snapshot) -> String {
-    let keys: Vec<String> = (0_u8..12)
-        .map(|n| format!("{:?}", snapshot.keys.get(&KeyDigest([n; 16]))))
+    let keys: Vec<String> = (0_u8..150)
+        .map(|n| format!("{:?}", snapshot.key(&KeyDigest([n; 16]))))
         .collect();
     let pools: Vec<String> = Dialect::ALL
         .iter()
@@ -85,7 +104,7 @@ fn answers(snapshot: &Snapshot) -> String {
                 "{:?}",
                 snapshot
                     .pool(*d, Some("gpt-4o"))
-                    .map(|(_, pool)| &pool.keys)
+                    .map(|(_, pool)| pool.levels.clone())
             )
         })
         .collect();
@@ -168,6 +187,16 @@ fn law_10_what_does_not_fit_is_refused_by_name() {
     );
     check_rejected(key("short", "root", 16), "does not have the right length");
     check_rejected(
+        Kind::VirtualKey(VirtualKey {
+            id: "keykeykey000".into(),
+            account_id: "root".into(),
+            digest: vec![0; 16],
+            allowed_networks: vec!["10.0.0.1/8".into()],
+            ..VirtualKey::default()
+        }),
+        "virtual_key `keykeykey000`: allowed_networks: `10.0.0.1/8` has bits beyond its prefix",
+    );
+    check_rejected(
         key("keykeykey000", "root", 5),
         "does not have the right length",
     );
@@ -177,6 +206,7 @@ fn law_10_what_does_not_fit_is_refused_by_name() {
             provider_id: provider.into(),
             disabled: false,
             secret: secret.into(),
+            ..UpstreamKey::default()
         })
     };
     check_rejected(
@@ -190,6 +220,7 @@ fn law_10_what_does_not_fit_is_refused_by_name() {
             id: "r".into(),
             model: model.into(),
             provider_ids: providers.iter().map(ToString::to_string).collect(),
+            ..Route::default()
         })
     };
     check_rejected(route("", &["one"]), "a model pattern must not be empty");
@@ -207,6 +238,7 @@ fn the_most_specific_route_serves() {
             id: id.into(),
             model: model.into(),
             provider_ids: vec![provider.into()],
+            ..Route::default()
         }))
     };
     let extra = [
@@ -222,9 +254,8 @@ fn the_most_specific_route_serves() {
     let check = |dialect: Dialect, model: &str, want: &str| {
         let (_, pool) = snapshot.pool(dialect, Some(model)).unwrap();
         let ids: Vec<&str> = pool
-            .keys
-            .iter()
-            .map(|at| &*snapshot.upstream(*at).unwrap().0.id)
+            .keys()
+            .map(|at| &*snapshot.upstream(at).unwrap().0.id)
             .collect();
         assert_eq!(format!("{} {ids:?}", pool.name), want, "{model}");
     };

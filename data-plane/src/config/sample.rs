@@ -14,6 +14,7 @@ pub(crate) fn upstream_key(secret: &[u8]) -> proto::Resource {
         provider_id: "sim".into(),
         disabled: false,
         secret: secret.to_vec(),
+        ..proto::UpstreamKey::default()
     }))
 }
 
@@ -32,8 +33,8 @@ pub(crate) fn virtual_key(id: &str, digest: u8) -> proto::VirtualKey {
         id: format!("{id:x<12}"),
         account_id: "root".into(),
         name: id.into(),
-        disabled: false,
         digest: vec![digest; 16],
+        ..proto::VirtualKey::default()
     }
 }
 
@@ -55,6 +56,7 @@ pub(crate) fn resources(routes: &[&str]) -> Vec<proto::Resource> {
             id: (*id).into(),
             model: format!("{id}-*"),
             provider_ids: vec!["sim".into()],
+            ..proto::Route::default()
         }))
     }));
     all

@@ -6,7 +6,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use proxyxai_core::{
-    account::{key::KeyDigest, tree::AccountTree},
+    account::{
+        key::KeyDigest,
+        terms::{self, Key, Terms},
+        tree::AccountTree,
+    },
     snapshot::{KeyRecord, Version, key_table::KeyId},
 };
 use proxyxai_proto::config::v1::{
@@ -145,31 +149,40 @@ fn read(asked: &[KeyDigest], response: ResolveKeysResponse) -> BTreeMap<KeyDiges
         }
         let found = match &key.virtual_key {
             None => None,
-            Some(_) => Some(resolved(&key)?),
+            Some(_) => Some(resolved(&digest, &key)?),
         };
         Some((digest, Answer { as_of, found }))
     };
     response.keys.into_iter().filter_map(about).collect()
 }
 
-fn resolved(key: &ResolvedKey) -> Option<Resolved> {
+fn resolved(digest: &KeyDigest, key: &ResolvedKey) -> Option<Resolved> {
     let virtual_key = key.virtual_key.as_ref()?;
-    let tree = AccountTree::build(&key.accounts).inspect_err(|faults| {
+    let unfit = |what: &dyn std::fmt::Debug| {
         tracing::error!(
             key = virtual_key.id,
-            ?faults,
-            "the accounts of a key do not fit; update this node or the control plane"
+            ?what,
+            "a key or its accounts do not fit; update this node or the control plane"
         );
-    });
+    };
+    let tree = AccountTree::build(&key.accounts).inspect_err(|faults| unfit(faults));
     let accounts = Arc::new(tree.ok()?);
-    let account = accounts.get(&virtual_key.account_id)?;
+    let terms = Terms::of(virtual_key)
+        .inspect_err(|fault| unfit(fault))
+        .ok()?;
+    let terms = if terms::previous_digest(virtual_key) == Some(*digest) {
+        terms.by_previous(virtual_key.previous_expires_unix_ms)
+    } else {
+        terms
+    };
     let record = KeyRecord {
         id: KeyId::new(&virtual_key.id)?,
-        account,
+        account: accounts.get(&virtual_key.account_id)?,
         disabled: virtual_key.disabled,
+        has_terms: terms::has_terms(virtual_key),
     };
     Some(Resolved {
-        key: record,
+        key: Key { record, terms },
         accounts,
     })
 }

@@ -122,7 +122,7 @@ async fn many_requests_make_one_question() {
         one.await.unwrap().unwrap();
     }
     let found = bench.resolver.resolve(digest(2)).await.unwrap().unwrap();
-    assert_eq!(found.accounts.path(found.key.account), "root");
+    assert_eq!(found.accounts.path(found.key.record.account), "root");
     assert!(bench.resolver.resolve(digest(3)).await.unwrap().is_none());
     assert!(
         bench.lookups.try_recv().is_err(),

@@ -39,7 +39,9 @@ impl Settled {
         }
         let snapshot = &self.facts.pinned.snapshot;
         let (_, provider) = snapshot.upstream(self.upstream)?;
-        let price = snapshot.prices.price(provider.kind, &self.facts.model)?;
+        let price = snapshot
+            .prices
+            .price(provider.kind, self.facts.sent_model()?)?;
         cost::cost(price, &self.usage).ok().map(|cost| cost.0)
     }
 }
@@ -53,6 +55,7 @@ impl From<Settled> for UsageEvent {
             caller,
             endpoint,
             model,
+            mapped_model,
             stream,
         } = &*settled.facts;
         let (upstream_key_id, provider_id) = match pinned.snapshot.upstream(settled.upstream) {
@@ -69,8 +72,8 @@ impl From<Settled> for UsageEvent {
         Self {
             request_id: request_id.as_str().to_owned(),
             attempt: settled.attempt,
-            account_id: caller.accounts.id(caller.key.account).to_owned(),
-            key_id: caller.key.id.as_str().to_owned(),
+            account_id: caller.accounts.id(caller.key.record.account).to_owned(),
+            key_id: caller.key.record.id.as_str().to_owned(),
             provider_id,
             upstream_key_id,
             model: model.clone(),
@@ -95,6 +98,7 @@ impl From<Settled> for UsageEvent {
             client_gone: settled.client_gone,
             reason: settled.reason.to_owned(),
             web_searches: settled.usage.web_searches,
+            sent_model: mapped_model.clone().unwrap_or_default(),
         }
     }
 }

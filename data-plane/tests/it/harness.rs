@@ -125,6 +125,7 @@ fn accounts_and_keys(pepper: &Pepper) -> Vec<Kind> {
             account_id: account.into(),
             name: account.into(),
             disabled,
+            ..proto::VirtualKey::default()
         })
     };
     vec![
@@ -168,6 +169,7 @@ pub(crate) fn provider(
             provider_id: id.into(),
             disabled: false,
             secret: format!("sk-{key}").into_bytes(),
+            ..proto::UpstreamKey::default()
         })
     });
     std::iter::once(provider).chain(keys).collect()

@@ -9,7 +9,9 @@
 
 mod edge;
 mod harness;
+mod levels;
 mod plane;
 mod retries;
 mod streams;
+mod terms;
 mod whole;

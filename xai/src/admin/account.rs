@@ -3,11 +3,14 @@
 use clap::Subcommand;
 use proxyxai_proto::admin::v1::{
     AccountView, CreateAccountRequest, DeleteAccountRequest, GetAccountRequest,
-    ListAccountsRequest, StringList, UpdateAccountRequest,
+    ListAccountsRequest, UpdateAccountRequest,
 };
 use serde_json::Value;
 
-use super::api::{Api, PAGE, all_pages, call};
+use super::{
+    api::{Api, PAGE, all_pages, call},
+    options::{Allow, IfVersion, Once, SetAllow, yes_or_no},
+};
 use crate::{
     failure::Failure,
     output::{
@@ -23,18 +26,42 @@ pub enum Verb {
     Create {
         /// Its name, unique among its siblings.
         name: String,
-        /// Id or path of the account above it.
-        #[arg(long, value_name = "ACCOUNT", default_value = "root")]
+        /// Id or path of the account above it [default: your own].
+        #[arg(
+            long,
+            value_name = "ACCOUNT",
+            default_value = "",
+            hide_default_value = true
+        )]
         parent: String,
-        /// A model that it may use, `*` standing for any characters; may be given several times [default: all that its parent may use].
-        #[arg(long, value_name = "PATTERN")]
-        allow_model: Vec<String>,
+        /// What it may be used for.
+        #[command(flatten)]
+        allow: Allow,
+        /// That it is made once.
+        #[command(flatten)]
+        once: Once,
     },
     /// List accounts as a tree.
     List {
-        /// Id or path of the account at the top.
-        #[arg(long, value_name = "ACCOUNT", default_value = "root")]
+        /// Id or path of the account at the top [default: your own].
+        #[arg(
+            long,
+            value_name = "ACCOUNT",
+            default_value = "",
+            hide_default_value = true
+        )]
         under: String,
+        /// Only those whose name fits, `*` standing for any characters.
+        #[arg(
+            long,
+            value_name = "PATTERN",
+            default_value = "",
+            hide_default_value = true
+        )]
+        name: String,
+        /// Only those that are suspended themselves, or only the others.
+        #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
+        suspended: Option<bool>,
     },
     /// Show one account.
     Show {
@@ -48,12 +75,12 @@ pub enum Verb {
         /// A new name.
         #[arg(long)]
         name: Option<String>,
-        /// The models that it may use from now on; may be given several times.
-        #[arg(long, value_name = "PATTERN")]
-        allow_model: Vec<String>,
-        /// It may use all that its parent may.
-        #[arg(long, conflicts_with = "allow_model")]
-        allow_all_models: bool,
+        /// What it may be used for.
+        #[command(flatten)]
+        allow: SetAllow,
+        /// What was read before.
+        #[command(flatten)]
+        version: IfVersion,
     },
     /// Stop an account and all below it.
     #[command(alias = "disable")]
@@ -71,6 +98,9 @@ pub enum Verb {
     Delete {
         /// Its id or path.
         account: String,
+        /// What was read before.
+        #[command(flatten)]
+        version: IfVersion,
     },
 }
 
@@ -80,17 +110,34 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
         Verb::Create {
             name,
             parent,
-            allow_model,
+            allow,
+            once,
         } => {
             let request = CreateAccountRequest {
                 parent,
                 name,
-                allowed_models: allow_model,
+                allowed_models: allow.allow_model,
+                allowed_endpoints: allow.allow_endpoint,
+                allowed_networks: allow.allow_from,
+                idempotency_key: once.idempotency_key,
             };
             let made = call!(api, api.accounts().create_account(request)).account;
             return output.one(&ACCOUNT, one(made), &[]);
         }
-        Verb::List { under } => return list(under, api, output).await,
+        Verb::List {
+            under,
+            name,
+            suspended,
+        } => {
+            let request = ListAccountsRequest {
+                under,
+                name,
+                suspended,
+                page_size: PAGE,
+                ..ListAccountsRequest::default()
+            };
+            return list(request, api, output).await;
+        }
         Verb::Show { account } => {
             let found = call!(
                 api,
@@ -98,9 +145,10 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
             );
             return output.one(&ACCOUNT, one(found.account), &[]);
         }
-        Verb::Delete { account } => {
+        Verb::Delete { account, version } => {
             let request = DeleteAccountRequest {
                 account: account.clone(),
+                resource_version: version.if_version,
             };
             call!(api, api.accounts().delete_account(request));
             return output.done(&format!("Deleted account {account}."));
@@ -108,19 +156,17 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
         Verb::Set {
             account,
             name,
-            allow_model,
-            allow_all_models,
-        } => {
-            let models = !allow_model.is_empty() || allow_all_models;
-            UpdateAccountRequest {
-                account,
-                name,
-                suspended: None,
-                allowed_models: models.then_some(StringList {
-                    values: allow_model,
-                }),
-            }
-        }
+            allow,
+            version,
+        } => UpdateAccountRequest {
+            account,
+            name,
+            suspended: None,
+            allowed_models: allow.models(),
+            allowed_endpoints: allow.endpoints(),
+            allowed_networks: allow.networks(),
+            resource_version: version.if_version,
+        },
         Verb::Suspend { account } => suspended(account, true),
         Verb::Resume { account } => suspended(account, false),
     };
@@ -137,11 +183,10 @@ fn suspended(account: String, suspended: bool) -> UpdateAccountRequest {
 }
 
 /// Children stand below their parent; people see them indented.
-async fn list(under: String, api: &Api, output: Output) -> Result<(), Failure> {
+async fn list(request: ListAccountsRequest, api: &Api, output: Output) -> Result<(), Failure> {
     let mut accounts = all_pages!(api, accounts, page_token => api.accounts().list_accounts(ListAccountsRequest {
-        under: under.clone(),
-        page_size: PAGE,
         page_token,
+        ..request.clone()
     }));
     accounts.sort_by(|a, b| a.path.split('/').cmp(b.path.split('/')));
     let top = accounts.first().map_or(0, |account| depth(&account.path));

@@ -2,7 +2,9 @@
 
 use proxyxai_core::secret::{ExposeSecret as _, SecretString};
 use proxyxai_proto::admin::v1::{
-    account_service_client::AccountServiceClient, key_service_client::KeyServiceClient,
+    account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
+    credential_service_client::CredentialServiceClient,
+    join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
     provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
@@ -13,6 +15,7 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::Channel,
 };
+use tonic_types::StatusExt as _;
 
 use crate::failure::{Exit, Failure};
 
@@ -87,21 +90,41 @@ impl Api {
         RouteServiceClient::new(self.channel.clone())
     }
 
+    /// Join tokens.
+    pub fn join_tokens(&self) -> JoinTokenServiceClient<Authorized> {
+        JoinTokenServiceClient::new(self.channel.clone())
+    }
+
     /// Usage.
     pub fn usage(&self) -> UsageQueryServiceClient<Authorized> {
         UsageQueryServiceClient::new(self.channel.clone())
     }
 
+    /// Credentials.
+    pub fn credentials(&self) -> CredentialServiceClient<Authorized> {
+        CredentialServiceClient::new(self.channel.clone())
+    }
+
+    /// The audit trail.
+    pub fn audit(&self) -> AuditServiceClient<Authorized> {
+        AuditServiceClient::new(self.channel.clone())
+    }
+
     /// A refusal as one sentence.
     #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
     pub fn failure(&self, status: Status) -> Failure {
-        let said = status.message();
+        let fields = wrong_fields(&status);
+        let said = fields.as_deref().unwrap_or(status.message());
         match status.code() {
             Code::NotFound => Failure::new(Exit::NotFound, said),
-            Code::Unauthenticated | Code::PermissionDenied => Failure::new(
+            Code::Unauthenticated => Failure::new(
+                Exit::Unreachable,
+                format!("{} does not accept the credential: {said}", self.place),
+            ),
+            Code::Unavailable if is_of_another_authority(&status) => Failure::new(
                 Exit::Unreachable,
                 format!(
-                    "{} does not accept the admin credential: {said}",
+                    "{} is not signed by the authority that is pinned; is it the right gateway, and the fingerprint that it prints at start?",
                     self.place
                 ),
             ),
@@ -114,6 +137,7 @@ impl Api {
             ),
             Code::InvalidArgument
             | Code::AlreadyExists
+            | Code::PermissionDenied
             | Code::FailedPrecondition
             | Code::ResourceExhausted
             | Code::Aborted
@@ -132,6 +156,30 @@ impl Api {
             )),
         }
     }
+}
+
+/// Whether the connection failed because its certificate was not accepted.
+fn is_of_another_authority(status: &Status) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(status), |error| error.source());
+    causes
+        .filter_map(|error| error.downcast_ref::<std::io::Error>()?.get_ref())
+        .any(|error| {
+            matches!(
+                error.downcast_ref(),
+                Some(rustls::Error::InvalidCertificate(_))
+            )
+        })
+}
+
+/// One sentence for each field that is refused, each on its own line; `None` when the refusal names none.
+fn wrong_fields(status: &Status) -> Option<String> {
+    let details = status.get_error_details();
+    let violations = &details.bad_request()?.field_violations;
+    let sentences: Vec<String> = violations
+        .iter()
+        .map(|one| format!("{}: {}", one.field, one.description))
+        .collect();
+    (!sentences.is_empty()).then(|| sentences.join("\n"))
 }
 
 /// Follows the pages of a list to the end. `$call` asks for one page by its token.

@@ -1,14 +1,19 @@
 //! Where the control plane is and what to show it: named, or found in the data directory of the gateway on this machine.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use proxyxai_core::secret::SecretString;
+use proxyxai_core::secret::{SecretString, fingerprint::Fingerprint};
+use proxyxai_data_plane::control_tls;
 use serde_json::Value;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use super::api::Api;
 use crate::{
-    data::{ADDRESSES, ADMIN_CREDENTIAL},
+    data::{ADDRESSES, ADMIN_CREDENTIAL, AUTHORITY},
     environment::Environment,
     failure::{Exit, Failure},
     output::Output,
@@ -19,9 +24,12 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Connection")]
 pub struct Connection {
-    /// Control plane [env: XAI_SERVER] [default: the one that runs on the data directory, else `http://127.0.0.1:3444`].
+    /// Control plane as `host:port` [env: XAI_SERVER] [default: the one that runs on the data directory, else `127.0.0.1:3444`].
     #[arg(long, global = true, value_name = "URL")]
     server: Option<String>,
+    /// Fingerprint of its authority, as it prints it at start [env: XAI_AUTHORITY] [default: that of the data directory].
+    #[arg(long, global = true, value_name = "FINGERPRINT")]
+    authority: Option<Fingerprint>,
     /// File that holds the admin credential [env: XAI_CREDENTIAL, the credential itself] [default: `admin-credential` in the data directory].
     #[arg(long, global = true, value_name = "FILE")]
     credential_file: Option<PathBuf>,
@@ -47,15 +55,19 @@ impl Connection {
     /// A client that connects when it is first used.
     pub fn open(&self, environment: &Environment) -> Result<Api, Failure> {
         let settings = self.settings(environment)?;
-        let server = self.server(&settings, environment);
-        let endpoint = Endpoint::from_shared(server.clone()).map_err(|_| {
-            Failure::usage(format!(
-                "`{server}` is no address of a control plane, such as `http://127.0.0.1:3444`"
-            ))
-        })?;
-        let endpoint = endpoint.connect_timeout(std::time::Duration::from_secs(5));
+        let running = Running::read(&settings.data.0);
+        let server = self.server(&settings, &running, environment);
+        let channel = match server.strip_prefix("http://") {
+            Some(_) => plain(&server)?,
+            None => {
+                let address = server.strip_prefix("https://").unwrap_or(&server);
+                let pin = self.pin(&server, &running, environment)?;
+                control_tls::channel(address.trim_end_matches('/'), pin, None)
+                    .map_err(|error| Failure::usage(error.to_string()))?
+            }
+        };
         Api::new(
-            endpoint.connect_lazy(),
+            channel,
             &self.credential(&settings, environment)?,
             format!("the control plane at {server}"),
         )
@@ -69,25 +81,37 @@ impl Connection {
         Ok(settings::load(flags, None, environment)?.settings)
     }
 
-    fn server(&self, settings: &Settings, environment: &Environment) -> String {
-        let named = self
-            .server
+    fn server(&self, settings: &Settings, running: &Running, environment: &Environment) -> String {
+        self.server
             .as_deref()
-            .or_else(|| environment.get("XAI_SERVER"));
-        if let Some(named) = named {
-            return if named.contains("://") {
-                named.to_owned()
-            } else {
-                format!("http://{named}")
-            };
-        }
-        let running = fs::read(settings.data.0.join(ADDRESSES)).ok();
-        let running = running.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        let address = running.and_then(|all| all.get("grpc")?.as_str().map(str::to_owned));
-        format!(
-            "http://{}",
-            address.unwrap_or_else(|| settings.grpc.to_string())
-        )
+            .or_else(|| environment.get("XAI_SERVER"))
+            .map(str::to_owned)
+            .or_else(|| running.grpc.clone())
+            .unwrap_or_else(|| settings.grpc.to_string())
+    }
+
+    /// Whom to trust at the server.
+    fn pin(
+        &self,
+        server: &str,
+        running: &Running,
+        environment: &Environment,
+    ) -> Result<Fingerprint, Failure> {
+        let named = match environment.get("XAI_AUTHORITY") {
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|error| Failure::usage(format!("XAI_AUTHORITY: {error}")))?,
+            ),
+            None => None,
+        };
+        self.authority.or(named).or(running.authority).ok_or_else(|| {
+            Failure::new(
+                Exit::Unreachable,
+                format!(
+                    "it is not known whom to trust at {server}; give the fingerprint that the control plane prints at start with --authority or XAI_AUTHORITY, or name its data directory with --data"
+                ),
+            )
+        })
     }
 
     fn credential(
@@ -112,4 +136,37 @@ impl Connection {
             )),
         }
     }
+}
+
+/// The gateway of a data directory, as it says itself: where it is while it runs, and whom to trust.
+#[derive(Default)]
+struct Running {
+    grpc: Option<String>,
+    authority: Option<Fingerprint>,
+}
+
+impl Running {
+    fn read(data: &Path) -> Self {
+        let all = fs::read(data.join(ADDRESSES)).ok();
+        let all = all.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let grpc = all.and_then(|all| all.get("grpc")?.as_str().map(str::to_owned));
+        let authority = fs::read(data.join(AUTHORITY)).ok();
+        let authority = authority.and_then(|bytes| pem::parse(bytes).ok());
+        Self {
+            grpc,
+            authority: authority.map(|pem| Fingerprint::of(pem.contents())),
+        }
+    }
+}
+
+/// A channel without TLS, for whoever has put something else in front of the control plane.
+fn plain(server: &str) -> Result<Channel, Failure> {
+    let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|_| {
+        Failure::usage(format!(
+            "`{server}` is no address of a control plane, such as `127.0.0.1:3444`"
+        ))
+    })?;
+    Ok(endpoint
+        .connect_timeout(Duration::from_secs(5))
+        .connect_lazy())
 }

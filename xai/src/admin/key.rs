@@ -5,13 +5,16 @@ use std::{fs, io};
 use clap::Subcommand;
 use proxyxai_core::account::key;
 use proxyxai_proto::admin::v1::{
-    CreateKeyRequest, DeleteKeyRequest, GetKeyRequest, KeyView, ListKeysRequest, UpdateKeyRequest,
+    CreateKeyRequest, DeleteKeyRequest, GetKeyRequest, KeyView, ListKeysRequest, RotateKeyRequest,
+    UpdateKeyRequest,
 };
 use serde_json::Value;
 
 use super::{
     api::{Api, PAGE, all_pages, call},
     connection::Connection,
+    options::{Allow, IfVersion, Once, SetAllow, yes_or_no},
+    when::{End, Length},
 };
 use crate::{
     data::FIRST_KEY,
@@ -21,25 +24,57 @@ use crate::{
         Output,
         view::{self, KEY},
     },
+    system,
 };
+
+/// Said in place of the secret.
+const REPEATED: &str = "an earlier call with this idempotency key made the key, and its secret was shown then; `xai key rotate` gives another";
 
 /// What can be done with virtual keys.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Make a key; it is printed this once and cannot be shown again.
     Create {
-        /// Id or path of the account that it belongs to.
-        #[arg(long, default_value = "root")]
+        /// Id or path of the account that it belongs to [default: your own].
+        #[arg(long, default_value = "", hide_default_value = true)]
         account: String,
         /// What it is for.
         #[arg(long, default_value = "key")]
         name: String,
+        /// Refuse it from then on: a distance from now (30d, 12h), a date, or a time such as 2027-01-31T12:00:00Z [default: never].
+        #[arg(long, value_name = "WHEN")]
+        expires: Option<End>,
+        /// What it may be used for.
+        #[command(flatten)]
+        allow: Allow,
+        /// That it is made once.
+        #[command(flatten)]
+        once: Once,
     },
     /// List the keys of an account and of those below it.
     List {
-        /// Id or path of the account.
-        #[arg(long, value_name = "ACCOUNT", default_value = "root")]
+        /// Id or path of the account [default: your own].
+        #[arg(
+            long,
+            value_name = "ACCOUNT",
+            default_value = "",
+            hide_default_value = true
+        )]
         under: String,
+        /// Only those whose name fits, `*` standing for any characters.
+        #[arg(
+            long,
+            value_name = "PATTERN",
+            default_value = "",
+            hide_default_value = true
+        )]
+        name: String,
+        /// Only those that are disabled, or only the others.
+        #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
+        disabled: Option<bool>,
+        /// Only those that have expired, or only the others.
+        #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
+        expired: Option<bool>,
     },
     /// Show one key, without its secret.
     Show {
@@ -52,7 +87,27 @@ pub enum Verb {
         id: String,
         /// A new name.
         #[arg(long)]
-        name: String,
+        name: Option<String>,
+        /// Refuse it from then on: a distance from now (30d, 12h), a date, a time, or never.
+        #[arg(long, value_name = "WHEN")]
+        expires: Option<End>,
+        /// What it may be used for.
+        #[command(flatten)]
+        allow: SetAllow,
+        /// What was read before.
+        #[command(flatten)]
+        version: IfVersion,
+    },
+    /// Give a key a new secret, which is printed this once; the one before works on for a while, or ends at once.
+    Rotate {
+        /// Its id.
+        id: String,
+        /// How long the secret of now works on, as in 1h or 7d, at most 30d [default: it ends at once].
+        #[arg(long, value_name = "TIME")]
+        overlap: Option<Length>,
+        /// What was read before.
+        #[command(flatten)]
+        version: IfVersion,
     },
     /// Refuse a key from now on.
     Disable {
@@ -68,8 +123,11 @@ pub enum Verb {
     Delete {
         /// Its id.
         id: String,
+        /// What was read before.
+        #[command(flatten)]
+        version: IfVersion,
     },
-    /// Print the first key of this gateway, which `xai up` made, until it is deleted.
+    /// Print the first key of this gateway, which `xai up` made, until it is deleted or rotated.
     First,
 }
 
@@ -84,7 +142,7 @@ pub async fn run(
         return first(connection, environment);
     }
     let api = connection.open(environment)?;
-    if let Verb::Delete { id } = &verb {
+    if let Verb::Delete { id, .. } | Verb::Rotate { id, .. } = &verb {
         let id = id.clone();
         act(verb, &api, output).await?;
         return forget_first(&id, connection, environment);
@@ -92,7 +150,7 @@ pub async fn run(
     act(verb, &api, output).await
 }
 
-/// The first key is kept in plain until it is deleted; when that is done from this machine, at once.
+/// The first key is kept in plain until it is deleted or rotated; when that is done from this machine, its copy goes at once.
 fn forget_first(
     id: &str,
     connection: &Connection,
@@ -103,7 +161,7 @@ fn forget_first(
     if key::parse(kept.trim()).is_ok_and(|kept| kept.id() == id) {
         fs::remove_file(&file).map_err(|error| {
             Failure::failed(format!(
-                "the key is deleted, but its copy in {} cannot be: {error}",
+                "it is done, but the copy of the key in {} cannot be deleted: {error}",
                 file.display()
             ))
         })?;
@@ -114,18 +172,61 @@ fn forget_first(
 async fn act(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
     let update = match verb {
         Verb::First => return Ok(()),
-        Verb::Create { account, name } => {
-            let made = call!(
-                api,
-                api.keys().create_key(CreateKeyRequest { account, name })
-            );
+        Verb::Create {
+            account,
+            name,
+            expires,
+            allow,
+            once,
+        } => {
+            let request = CreateKeyRequest {
+                account,
+                name,
+                expires_unix_ms: expires.map_or(0, |end| end.unix_ms(system::unix_ms())),
+                allowed_models: allow.allow_model,
+                allowed_endpoints: allow.allow_endpoint,
+                allowed_networks: allow.allow_from,
+                idempotency_key: once.idempotency_key,
+            };
+            let made = call!(api, api.keys().create_key(request));
+            let with = if made.repeated {
+                ("note", REPEATED)
+            } else {
+                ("secret", made.secret.as_str())
+            };
+            return output.one(&KEY, one(made.key), &[with]);
+        }
+        Verb::Rotate {
+            id,
+            overlap,
+            version,
+        } => {
+            let overlap = overlap.map_or(0, |Length(time)| time.as_millis());
+            let request = RotateKeyRequest {
+                id,
+                overlap_ms: u64::try_from(overlap).unwrap_or(u64::MAX),
+                resource_version: version.if_version,
+            };
+            let made = call!(api, api.keys().rotate_key(request));
             return output.one(&KEY, one(made.key), &[("secret", &made.secret)]);
         }
-        Verb::List { under } => {
-            let keys = all_pages!(api, keys, page_token => api.keys().list_keys(ListKeysRequest {
-                under: under.clone(),
+        Verb::List {
+            under,
+            name,
+            disabled,
+            expired,
+        } => {
+            let request = ListKeysRequest {
+                under,
+                name,
+                disabled,
+                expired,
                 page_size: PAGE,
+                ..ListKeysRequest::default()
+            };
+            let keys = all_pages!(api, keys, page_token => api.keys().list_keys(ListKeysRequest {
                 page_token,
+                ..request.clone()
             }));
             return output.many(&KEY, keys.iter().map(view::key).collect());
         }
@@ -133,17 +234,29 @@ async fn act(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
             let found = call!(api, api.keys().get_key(GetKeyRequest { id }));
             return output.one(&KEY, one(found.key), &[]);
         }
-        Verb::Delete { id } => {
-            call!(
-                api,
-                api.keys().delete_key(DeleteKeyRequest { id: id.clone() })
-            );
+        Verb::Delete { id, version } => {
+            let request = DeleteKeyRequest {
+                id: id.clone(),
+                resource_version: version.if_version,
+            };
+            call!(api, api.keys().delete_key(request));
             return output.done(&format!("Deleted key {id}."));
         }
-        Verb::Set { id, name } => UpdateKeyRequest {
+        Verb::Set {
             id,
-            name: Some(name),
+            name,
+            expires,
+            allow,
+            version,
+        } => UpdateKeyRequest {
+            id,
+            name,
             disabled: None,
+            expires_unix_ms: expires.map(|end| end.unix_ms(system::unix_ms())),
+            allowed_models: allow.models(),
+            allowed_endpoints: allow.endpoints(),
+            allowed_networks: allow.networks(),
+            resource_version: version.if_version,
         },
         Verb::Disable { id } => disabled(id, true),
         Verb::Enable { id } => disabled(id, false),
@@ -155,8 +268,8 @@ async fn act(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
 fn disabled(id: String, disabled: bool) -> UpdateKeyRequest {
     UpdateKeyRequest {
         id,
-        name: None,
         disabled: Some(disabled),
+        ..UpdateKeyRequest::default()
     }
 }
 

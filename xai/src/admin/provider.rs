@@ -8,7 +8,10 @@ use proxyxai_proto::admin::v1::{
 };
 use serde_json::Value;
 
-use super::api::{Api, PAGE, all_pages, call};
+use super::{
+    api::{Api, PAGE, all_pages, call},
+    options::{IfVersion, Once, yes_or_no},
+};
 use crate::{
     failure::Failure,
     output::{
@@ -33,9 +36,16 @@ pub enum Verb {
         /// It may have a loopback or private address.
         #[arg(long)]
         allow_private: bool,
+        /// That it is made once.
+        #[command(flatten)]
+        once: Once,
     },
     /// List providers.
-    List,
+    List {
+        /// Only those that are disabled, or only the others.
+        #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
+        disabled: Option<bool>,
+    },
     /// Show one provider.
     Show {
         /// Its id.
@@ -54,6 +64,9 @@ pub enum Verb {
         /// Whether it may have a loopback or private address.
         #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
         allow_private: Option<bool>,
+        /// What was read before.
+        #[command(flatten)]
+        version: IfVersion,
     },
     /// Send it no requests from now on.
     Disable {
@@ -69,6 +82,9 @@ pub enum Verb {
     Delete {
         /// Its id.
         id: String,
+        /// What was read before.
+        #[command(flatten)]
+        version: IfVersion,
     },
 }
 
@@ -80,6 +96,7 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
             base,
             kind,
             allow_private,
+            once,
         } => {
             let parsed = BaseUrl::parse(&base)
                 .map_err(|error| Failure::usage(format!("`{base}`: {error}")))?;
@@ -90,12 +107,14 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
                 base_url: base,
                 allow_private,
                 managed_by: ManagedBy::Admin.into(),
+                idempotency_key: once.idempotency_key,
             };
             let made = call!(api, api.providers().create_provider(request));
             return output.one(&PROVIDER, one(made.provider), &[]);
         }
-        Verb::List => {
+        Verb::List { disabled } => {
             let all = all_pages!(api, providers, page_token => api.providers().list_providers(ListProvidersRequest {
+                disabled,
                 page_size: PAGE,
                 page_token,
             }));
@@ -105,8 +124,11 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
             let found = call!(api, api.providers().get_provider(GetProviderRequest { id }));
             return output.one(&PROVIDER, one(found.provider), &[]);
         }
-        Verb::Delete { id } => {
-            let request = DeleteProviderRequest { id: id.clone() };
+        Verb::Delete { id, version } => {
+            let request = DeleteProviderRequest {
+                id: id.clone(),
+                resource_version: version.if_version,
+            };
             call!(api, api.providers().delete_provider(request));
             return output.done(&format!("Deleted provider {id}."));
         }
@@ -115,12 +137,14 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
             base,
             kind,
             allow_private,
+            version,
         } => UpdateProviderRequest {
             id,
             kind: kind.map(|kind| kind.to_proto().into()),
             base_url: base,
             allow_private,
             disabled: None,
+            resource_version: version.if_version,
         },
         Verb::Disable { id } => disabled(id, true),
         Verb::Enable { id } => disabled(id, false),
@@ -142,14 +166,6 @@ fn kind(word: &str) -> Result<ProviderKind, String> {
         let words = ProviderKind::ALL.map(ProviderKind::as_str);
         format!("a kind is one of {}", words.join(", "))
     })
-}
-
-fn yes_or_no(word: &str) -> Result<bool, String> {
-    match word {
-        "yes" | "true" => Ok(true),
-        "no" | "false" => Ok(false),
-        _ => Err("say yes or no".to_owned()),
-    }
 }
 
 fn one(provider: Option<ProviderView>) -> Value {

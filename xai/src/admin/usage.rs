@@ -1,16 +1,12 @@
 //! `xai usage`: sums of what was used, split as asked. Money is exact: nano-USD, shown in USD.
 
-use std::str::FromStr;
-
-use jiff::{Timestamp, civil};
 use proxyxai_proto::admin::v1::{QueryUsageRequest, UsageGroup};
 
-use super::{api::call, connection::Connection};
+use super::{api::call, connection::Connection, when::When};
 use crate::{
     environment::Environment,
     failure::Failure,
     output::{Kind, view},
-    settings::value::Span,
     system,
 };
 
@@ -79,7 +75,7 @@ const SUMS: [(&str, &str); 12] = [
 pub async fn run(usage: Usage, environment: &Environment) -> Result<(), Failure> {
     let api = usage.connection.open(environment)?;
     let now = system::unix_ms();
-    let at = |when: &Option<When>| when.as_ref().map_or(0, |when| when.unix_ms(now));
+    let at = |when: &Option<When>| when.as_ref().map_or(0, |when| when.past(now));
     let request = QueryUsageRequest {
         under: usage.account,
         key_id: usage.key,
@@ -116,63 +112,4 @@ pub async fn run(usage: Usage, environment: &Environment) -> Result<(), Failure>
         .connection
         .output()
         .many(&kind, rows.iter().map(view::usage_row).collect())
-}
-
-/// A point in time, as people name one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum When {
-    At(i64),
-    Ago(i64),
-}
-
-impl When {
-    fn unix_ms(self, now: i64) -> i64 {
-        match self {
-            Self::At(at) => at,
-            Self::Ago(age) => now.saturating_sub(age),
-        }
-    }
-}
-
-impl FromStr for When {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WANTED: &str =
-            "say when: a date (2026-11-24), a time (2026-11-24T10:00:00Z) or an age (24h, 7d)";
-        const DAY_MS: i64 = 86_400_000;
-        if let Some(days) = text.strip_suffix('d') {
-            let days: i64 = days.parse().map_err(|_| WANTED)?;
-            let age = days.checked_mul(DAY_MS).filter(|age| *age >= 0);
-            return age.map(Self::Ago).ok_or(WANTED);
-        }
-        if let Ok(Span(age)) = text.parse() {
-            return i64::try_from(age.as_millis())
-                .map(Self::Ago)
-                .map_err(|_| WANTED);
-        }
-        if let Ok(time) = text.parse::<Timestamp>() {
-            return Ok(Self::At(time.as_millisecond()));
-        }
-        let date: civil::Date = text.parse().map_err(|_| WANTED)?;
-        let midnight: Timestamp = format!("{date}T00:00:00Z").parse().map_err(|_| WANTED)?;
-        Ok(Self::At(midnight.as_millisecond()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::When;
-
-    #[test]
-    fn people_say_when_in_their_ways() {
-        let check = |text: &str, when: Option<When>| assert_eq!(text.parse().ok(), when, "{text}");
-        check("24h", Some(When::Ago(86_400_000)));
-        check("7d", Some(When::Ago(604_800_000)));
-        check("2026-11-24", Some(When::At(1_795_478_400_000)));
-        check("2026-11-24T10:30:00Z", Some(When::At(1_795_516_200_000)));
-        for wrong in ["", "yesterday", "-1d", "24", "2026-13-01"] {
-            check(wrong, None);
-        }
-    }
 }

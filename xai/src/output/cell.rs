@@ -15,7 +15,7 @@ pub fn text(item: &Value, place: &str) -> String {
         Value::Bool(true) => "yes".to_owned(),
         Value::Bool(false) => "no".to_owned(),
         Value::Number(number) => match number.as_i64() {
-            Some(ms) if place.ends_with("_unix_ms") => time(ms),
+            Some(ms) if place.ends_with("unix_ms") => time(ms),
             Some(nano) if place.ends_with("_nano_usd") => NanoUsd(nano).to_string(),
             _ => number.to_string(),
         },

@@ -1,6 +1,9 @@
 //! Objects of the admin API as JSON values. The field names are those of the protos and stay the same.
 
-use proxyxai_core::{money::nano::NanoUsd, route::provider};
+use proxyxai_core::{
+    money::nano::NanoUsd,
+    route::{pool::SwitchOver, provider},
+};
 use proxyxai_proto::{
     admin::v1::{
         AccountView, KeyView, ManagedBy, ProviderView, RouteView, UpstreamKeyView, UsageRow,
@@ -21,7 +24,9 @@ pub const ACCOUNT: Kind<'static> = Kind {
         ("ID", "id"),
         ("SUSPENDED", "suspended"),
         ("IN EFFECT", "effectively_suspended"),
-        ("ALLOWED MODELS", "allowed_models"),
+        ("MODELS", "allowed_models"),
+        ("ENDPOINTS", "allowed_endpoints"),
+        ("FROM", "allowed_networks"),
         ("CREATED", "created_unix_ms"),
     ],
 };
@@ -35,6 +40,11 @@ pub const KEY: Kind<'static> = Kind {
         ("NAME", "name"),
         ("ACCOUNT", "account_path"),
         ("DISABLED", "disabled"),
+        ("EXPIRES", "expires_unix_ms"),
+        ("OLD SECRET UNTIL", "previous_expires_unix_ms"),
+        ("MODELS", "allowed_models"),
+        ("ENDPOINTS", "allowed_endpoints"),
+        ("FROM", "allowed_networks"),
         ("HINT", "hint"),
         ("CREATED", "created_unix_ms"),
     ],
@@ -64,6 +74,9 @@ pub const UPSTREAM_KEY: Kind<'static> = Kind {
     columns: &[
         ("ID", "id"),
         ("PROVIDER", "provider_id"),
+        ("LEVEL", "level"),
+        ("WEIGHT", "weight"),
+        ("MODELS", "models"),
         ("DISABLED", "disabled"),
         ("FINGERPRINT", "fingerprint"),
         ("MANAGED BY", "managed_by"),
@@ -78,7 +91,10 @@ pub const ROUTE: Kind<'static> = Kind {
     columns: &[
         ("ID", "id"),
         ("MODEL", "model"),
+        ("UPSTREAM MODEL", "upstream_model"),
         ("PROVIDERS", "provider_ids"),
+        ("NEXT LEVELS", "next_levels"),
+        ("SWITCH OVER", "switch_over"),
         ("MANAGED BY", "managed_by"),
         ("CREATED", "created_unix_ms"),
     ],
@@ -90,7 +106,9 @@ pub fn account(view: &AccountView) -> Value {
     json!({
         "id": account.id, "parent_id": account.parent_id, "name": account.name, "path": view.path,
         "suspended": account.suspended, "effectively_suspended": view.effectively_suspended,
-        "allowed_models": account.allowed_models, "created_unix_ms": view.created_unix_ms,
+        "allowed_models": account.allowed_models, "allowed_endpoints": account.allowed_endpoints,
+        "allowed_networks": account.allowed_networks, "created_unix_ms": view.created_unix_ms,
+        "resource_version": view.resource_version,
     })
 }
 
@@ -98,7 +116,10 @@ pub fn account(view: &AccountView) -> Value {
 pub fn key(view: &KeyView) -> Value {
     json!({
         "id": view.id, "name": view.name, "account_id": view.account_id, "account_path": view.account_path,
-        "disabled": view.disabled, "hint": view.hint, "created_unix_ms": view.created_unix_ms,
+        "disabled": view.disabled, "expires_unix_ms": time(view.expires_unix_ms),
+        "previous_expires_unix_ms": time(view.previous_expires_unix_ms), "allowed_models": view.allowed_models,
+        "allowed_endpoints": view.allowed_endpoints, "allowed_networks": view.allowed_networks, "hint": view.hint,
+        "created_unix_ms": view.created_unix_ms, "resource_version": view.resource_version,
     })
 }
 
@@ -110,6 +131,7 @@ pub fn provider(view: &ProviderView) -> Value {
         "allow_private": provider.allow_private, "disabled": provider.disabled,
         "keys": view.keys, "enabled_keys": view.enabled_keys,
         "managed_by": managed_by(view.managed_by()), "created_unix_ms": view.created_unix_ms,
+        "resource_version": view.resource_version,
     })
 }
 
@@ -117,16 +139,25 @@ pub fn provider(view: &ProviderView) -> Value {
 pub fn upstream_key(view: &UpstreamKeyView) -> Value {
     json!({
         "id": view.id, "provider_id": view.provider_id, "disabled": view.disabled, "fingerprint": view.fingerprint,
+        "level": view.level, "weight": view.weight, "models": view.models,
         "managed_by": managed_by(view.managed_by()), "created_unix_ms": view.created_unix_ms,
+        "resource_version": view.resource_version,
     })
 }
 
-/// A route.
+/// A route. Each of its further levels is one text, its providers with commas between, as the command line takes it.
 pub fn route(view: &RouteView) -> Value {
     let route = view.route.clone().unwrap_or_default();
+    let next: Vec<String> = route
+        .next_levels
+        .iter()
+        .map(|level| level.provider_ids.join(","))
+        .collect();
     json!({
-        "id": route.id, "model": route.model, "provider_ids": route.provider_ids,
+        "id": route.id, "model": route.model, "upstream_model": route.upstream_model, "provider_ids": route.provider_ids,
+        "next_levels": next, "switch_over": SwitchOver::from_proto(route.switch_over()).as_str(),
         "managed_by": managed_by(view.managed_by()), "created_unix_ms": view.created_unix_ms,
+        "resource_version": view.resource_version,
     })
 }
 
@@ -147,6 +178,11 @@ pub fn usage_row(row: &UsageRow) -> Value {
 /// The word for a kind of provider.
 pub fn kind_word(kind: ProviderKind) -> &'static str {
     provider::ProviderKind::from_proto(kind).map_or("unspecified", provider::ProviderKind::as_str)
+}
+
+/// A time that there may not be.
+fn time(unix_ms: i64) -> Option<i64> {
+    (unix_ms != 0).then_some(unix_ms)
 }
 
 fn managed_by(by: ManagedBy) -> &'static str {

@@ -35,6 +35,10 @@ where
             .map_err(|error| E::custom(format!("`{text}`: {error}")))
     }
 
+    fn visit_bool<E: Error>(self, yes: bool) -> Result<T, E> {
+        self.visit_str(&yes.to_string())
+    }
+
     fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
         self.visit_str(&number.to_string())
     }
@@ -47,9 +51,9 @@ where
 /// Why a value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidValue(&'static str);
+pub struct InvalidValue(pub(super) &'static str);
 
-/// A duration: `250ms`, `30s`, `5m`, `1h`.
+/// A duration: `250ms`, `30s`, `5m`, `1h`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -58,6 +62,11 @@ impl Span {
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
+
+    /// So many days.
+    pub const fn days(days: u64) -> Self {
+        Self::seconds(days.saturating_mul(86_400))
+    }
 }
 
 impl FromStr for Span {
@@ -65,7 +74,7 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         const WANTED: InvalidValue =
-            InvalidValue("a time is a number and a unit, as in 250ms, 30s, 5m or 1h");
+            InvalidValue("a time is a number and a unit, as in 250ms, 30s, 5m, 1h or 7d");
         let (number, unit) = split_unit(text);
         let number: u64 = number.parse().map_err(|_| WANTED)?;
         let milliseconds = match unit {
@@ -73,6 +82,7 @@ impl FromStr for Span {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 86_400_000,
             _ => return Err(WANTED),
         };
         let total = number
@@ -88,9 +98,13 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let milliseconds = self.0.as_millis();
-        match milliseconds % 1000 {
-            0 => write!(f, "{}s", milliseconds / 1000),
-            _ => write!(f, "{milliseconds}ms"),
+        const DAY: u128 = 86_400_000;
+        if milliseconds >= DAY && milliseconds.is_multiple_of(DAY) {
+            write!(f, "{}d", milliseconds / DAY)
+        } else if milliseconds.is_multiple_of(1000) {
+            write!(f, "{}s", milliseconds / 1000)
+        } else {
+            write!(f, "{milliseconds}ms")
         }
     }
 }
@@ -219,6 +233,41 @@ impl fmt::Display for LogFilter {
     }
 }
 
+/// Host names and addresses, with commas between.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names(pub Vec<String>);
+
+impl FromStr for Names {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let names: Vec<String> = text
+            .split(',')
+            .map(|name| name.trim().to_ascii_lowercase())
+            .filter(|name| !name.is_empty())
+            .collect();
+        let is_name = |name: &String| {
+            name.parse::<std::net::IpAddr>().is_ok()
+                || name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'*'))
+        };
+        if names.iter().all(is_name) {
+            Ok(Self(names))
+        } else {
+            Err(InvalidValue(
+                "host names and IP addresses with commas between, such as `control.example.com,10.0.0.7`",
+            ))
+        }
+    }
+}
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -276,7 +325,9 @@ mod tests {
         check::<Span>("5m", Some("300s"));
         check::<Span>("1 h", Some("3600s"));
         check::<Span>("250ms", Some("250ms"));
-        for wrong in ["", "5", "s", "-1s", "1d", "0s", "18446744073709551615h"] {
+        check::<Span>("48h", Some("2d"));
+        check::<Span>("25h", Some("90000s"));
+        for wrong in ["", "5", "s", "-1s", "1y", "0s", "18446744073709551615h"] {
             check::<Span>(wrong, None);
         }
         check::<Bytes>("33554432", Some("32MiB"));

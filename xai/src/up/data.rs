@@ -17,7 +17,7 @@ use proxyxai_core::{
 
 use super::sockets::Addresses;
 use crate::{
-    data::{ADDRESSES, ADMIN_CREDENTIAL, FIRST_KEY, KEY_ENCRYPTION_KEY},
+    data::{ADDRESSES, ADMIN_CREDENTIAL, AUTHORITY, FIRST_KEY, KEY_ENCRYPTION_KEY},
     failure::Failure,
 };
 
@@ -135,6 +135,11 @@ impl DataDir {
             ADDRESSES,
             &serde_json::to_string(addresses).unwrap_or_default(),
         )
+    }
+
+    /// The authority's certificate in PEM, for clients that do not pin it; no secret.
+    pub(super) fn write_authority(&self, pem: &str) -> Result<(), Failure> {
+        self.write(AUTHORITY, pem.trim_end())
     }
 
     pub(super) fn remove_addresses(&self) {

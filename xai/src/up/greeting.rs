@@ -26,9 +26,10 @@ impl Greeting {
             "Gateway      http://{client}    for OpenAI clients http://{client}/v1"
         ));
         say(&format!(
-            "Admin API    {}    gRPC; `xai --help` lists the commands",
+            "Admin API    {}    gRPC over TLS; `xai --help` lists the commands",
             self.addresses.grpc
         ));
+        say(&format!("Authority    {}", self.addresses.authority));
         say(&format!(
             "Operations   http://{}/ready, /metrics",
             self.addresses.ops

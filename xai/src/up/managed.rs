@@ -28,7 +28,7 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    fn managed_by(self) -> ManagedBy {
+    pub(super) fn managed_by(self) -> ManagedBy {
         match self {
             Self::Environment => ManagedBy::Env,
             Self::Demo => ManagedBy::Demo,
@@ -93,22 +93,26 @@ pub(super) struct Key {
     pub(super) secret: SecretString,
 }
 
-/// The objects of the control plane, reached as an administrator reaches them.
+/// The objects of the control plane, reached as an administrator reaches them, with a credential of the owner's own: the audit trail tells
+/// what each of them did.
 pub(super) struct Objects {
+    owner: Owner,
     providers: ProviderServiceClient<ControlChannel>,
     keys: UpstreamKeyServiceClient<ControlChannel>,
 }
 
 impl Objects {
-    pub(super) fn new(admin: ControlChannel) -> Self {
+    pub(super) fn new(admin: ControlChannel, owner: Owner) -> Self {
         Self {
+            owner,
             providers: ProviderServiceClient::new(admin.clone()),
             keys: UpstreamKeyServiceClient::new(admin),
         }
     }
 
     /// Makes what the owner manages equal to what is wanted.
-    pub(super) async fn reconcile(&mut self, owner: Owner, wanted: Wanted) -> Result<(), Failure> {
+    pub(super) async fn reconcile(&mut self, wanted: Wanted) -> Result<(), Failure> {
+        let owner = self.owner;
         self.step(owner, wanted).await.map_err(|status| {
             Failure::failed(format!(
                 "the objects of the {} cannot be set: {}",
@@ -170,14 +174,20 @@ impl Objects {
     }
 
     async fn remove_key(&mut self, owner: Owner, id: &str) -> Result<(), Status> {
-        let request = DeleteUpstreamKeyRequest { id: id.to_owned() };
+        let request = DeleteUpstreamKeyRequest {
+            id: id.to_owned(),
+            ..DeleteUpstreamKeyRequest::default()
+        };
         self.keys.delete_upstream_key(request).await?;
         say(&format!("{}: removed upstream key {id}", owner.word()));
         Ok(())
     }
 
     async fn remove_provider(&mut self, owner: Owner, id: &str) -> Result<(), Status> {
-        let request = DeleteProviderRequest { id: id.to_owned() };
+        let request = DeleteProviderRequest {
+            id: id.to_owned(),
+            ..DeleteProviderRequest::default()
+        };
         match self.providers.delete_provider(request).await {
             Ok(_) => say(&format!("{}: removed provider {id}", owner.word())),
             // Administrators have put keys or routes of their own on it.
@@ -198,6 +208,7 @@ impl Objects {
             base_url: provider.base_url.clone(),
             allow_private: true,
             managed_by: owner.managed_by().into(),
+            ..CreateProviderRequest::default()
         };
         self.providers.create_provider(request).await?;
         say(&format!(
@@ -225,7 +236,7 @@ impl Objects {
             kind: Some(provider.kind.to_proto().into()),
             base_url: Some(provider.base_url.clone()),
             allow_private: Some(true),
-            disabled: None,
+            ..UpdateProviderRequest::default()
         };
         self.providers.update_provider(request).await?;
         say(&format!(
@@ -244,6 +255,7 @@ impl Objects {
             provider_id: key.provider_id.clone(),
             secret: key.secret.expose_secret().to_owned(),
             managed_by: owner.managed_by().into(),
+            ..CreateUpstreamKeyRequest::default()
         };
         self.keys.create_upstream_key(request).await?;
         say(&format!(
@@ -263,6 +275,7 @@ impl Objects {
                 .list_providers(ListProvidersRequest {
                     page_size: 1000,
                     page_token,
+                    ..ListProvidersRequest::default()
                 })
                 .await?
                 .into_inner();
@@ -278,9 +291,9 @@ impl Objects {
         let (mut all, mut page_token) = (Vec::new(), String::new());
         loop {
             let request = ListUpstreamKeysRequest {
-                provider_id: String::new(),
                 page_size: 1000,
                 page_token,
+                ..ListUpstreamKeysRequest::default()
             };
             let page = self.keys.list_upstream_keys(request).await?.into_inner();
             all.extend(page.upstream_keys);

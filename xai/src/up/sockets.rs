@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use proxyxai_core::secret::fingerprint::Fingerprint;
 use proxyxai_data_plane::app::{Bound, bind};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -22,6 +23,8 @@ pub(super) struct Addresses {
     pub(super) client: SocketAddr,
     pub(super) grpc: SocketAddr,
     pub(super) ops: SocketAddr,
+    /// Whom to pin at the gRPC port.
+    pub(super) authority: Fingerprint,
 }
 
 impl Sockets {
@@ -45,11 +48,12 @@ impl Sockets {
         })
     }
 
-    pub(super) fn addresses(&self) -> Addresses {
+    pub(super) fn addresses(&self, authority: Fingerprint) -> Addresses {
         Addresses {
             client: self.clients.address(),
             grpc: self.grpc_address,
             ops: self.ops_address,
+            authority,
         }
     }
 }

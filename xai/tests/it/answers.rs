@@ -1,8 +1,9 @@
 //! What a fresh gateway tells whoever calls it: people, probes, OpenAI and Anthropic clients, any gRPC client.
 
+use proxyxai_data_plane::control_tls;
 use serde_json::json;
 use tokio_stream::StreamExt as _;
-use tonic::{Request, transport::Channel};
+use tonic::Request;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
@@ -87,8 +88,8 @@ async fn the_address_itself_explains_and_other_paths_do_in_the_callers_words() {
 async fn any_grpc_client_finds_its_way() {
     let home = Home::new();
     let gateway = home.start(&[]).await;
-    let channel = Channel::from_shared(format!("http://{}", gateway.grpc)).unwrap();
-    let channel = channel.connect().await.unwrap();
+    let pin = gateway.authority.parse().unwrap();
+    let channel = control_tls::channel(&gateway.grpc.to_string(), pin, None).unwrap();
     let health = HealthClient::new(channel.clone())
         .check(HealthCheckRequest::default())
         .await;
@@ -112,6 +113,7 @@ async fn any_grpc_client_finds_its_way() {
         "UpstreamKey",
         "Route",
         "UsageQuery",
+        "JoinToken",
     ] {
         let name = format!("proxyxai.admin.v1.{service}Service");
         assert!(names.contains(&name.as_str()), "{name} is not in {names:?}");

@@ -176,6 +176,7 @@ impl Home {
             client: nowhere,
             ops: nowhere,
             grpc: nowhere,
+            authority: String::new(),
         };
         let found = until("a gateway starts", async || {
             let ended = gateway.child.try_wait().unwrap();
@@ -187,6 +188,7 @@ impl Home {
         let address = |name: &str| found[name].as_str().unwrap().parse().unwrap();
         (gateway.client, gateway.ops, gateway.grpc) =
             (address("client"), address("ops"), address("grpc"));
+        gateway.authority = found["authority"].as_str().unwrap().to_owned();
         until("a gateway greets", async || {
             gateway.said().contains("Ctrl-C stops it").then_some(())
         })
@@ -278,6 +280,8 @@ pub(crate) struct Gateway {
     pub(crate) client: SocketAddr,
     pub(crate) ops: SocketAddr,
     pub(crate) grpc: SocketAddr,
+    /// Fingerprint of the authority at `grpc`.
+    pub(crate) authority: String,
 }
 
 impl Gateway {

@@ -137,6 +137,7 @@ async fn client(provider: &Simulator) -> (u16, Bytes, UsageRow) {
         base_url: "http://provider:9001".to_owned(),
         allow_private: true,
         managed_by: ManagedBy::Admin.into(),
+        ..CreateProviderRequest::default()
     };
     while api
         .providers()
@@ -160,6 +161,7 @@ async fn client(provider: &Simulator) -> (u16, Bytes, UsageRow) {
     let wanted = CreateKeyRequest {
         account: "root".to_owned(),
         name: "client".to_owned(),
+        ..CreateKeyRequest::default()
     };
     let key = api.keys().create_key(wanted).await.unwrap().into_inner();
     // Whichever of the two keys has its turn first meets an error once.

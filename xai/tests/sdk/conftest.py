@@ -31,7 +31,7 @@ class Gateway:
         keys = [f"{k}::openai@{self.sim_url}" for k in OPENAI_KEYS] + [f"{k}::anthropic@{self.sim_url}" for k in ANTHROPIC_KEYS]
         self.process = self._spawn("up", ["up"], {**self.env, "XAI_KEYS": ",".join(keys)})
         addresses = self._wait_json(self.data / "addresses.json", self.process)
-        self.url, self.grpc, self.ops = (f"http://{addresses[n]}" for n in ("client", "grpc", "ops"))
+        self.url, self.ops = (f"http://{addresses[n]}" for n in ("client", "ops"))
         self._wait_ready()
         self.key = (self.data / "first-key").read_text().strip()
         return self
@@ -68,7 +68,7 @@ class Gateway:
 
     def xai(self, *arguments):
         """Runs an admin command, and gives what it prints as JSON."""
-        command = [XAI, *arguments, "--server", self.grpc, "--output", "json"]
+        command = [XAI, *arguments, "--output", "json"]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
         return json.loads(done.stdout) if done.stdout.strip() else None

@@ -293,6 +293,7 @@ async fn law_10_a_refused_configuration_leaves_the_old_one() {
         id: "r".into(),
         model: "m".into(),
         provider_ids: vec!["none".into()],
+        ..proto::Route::default()
     }));
     stream.delta(3, 4, route.clone(), &with(&all, route)).await;
     assert_eq!(

@@ -1,0 +1,91 @@
+//! How nodes get in: a real gateway, and the node's own code over real TLS.
+
+use std::sync::Arc;
+
+use proxyxai_core::{
+    ports::Clock as _,
+    secret::{fingerprint::Fingerprint, join_token::JoinToken},
+};
+use proxyxai_data_plane::{
+    control_tls::{self, ClientIdentity},
+    enroll::{self, EnrollError, Enrolled},
+};
+use xai::system::SystemClock;
+
+use super::process::{Gateway, Home};
+
+async fn token(home: &Home, words: &str) -> JoinToken {
+    let made = home.json(&format!("join-token create {words}")).await;
+    JoinToken::parse(made["token"].as_str().unwrap()).unwrap()
+}
+
+async fn join(gateway: &Gateway, token: &JoinToken, node: &str) -> Result<Enrolled, EnrollError> {
+    let channel = control_tls::channel(&gateway.grpc.to_string(), token.authority, None).unwrap();
+    enroll::join(channel, token, node, &SystemClock::start()).await
+}
+
+#[tokio::test]
+async fn a_join_token_lets_in_whom_it_should_and_nobody_else() {
+    let home = Home::new();
+    let gateway = home.start(&[]).await;
+    let once = token(&home, "--uses 1 --expires 1h").await;
+    let enrolled = join(&gateway, &once, "node-a").await.unwrap();
+    let now = SystemClock::start().unix_ms();
+    assert!(
+        enrolled.held.1 > now && enrolled.held.1 - now <= 25 * 3_600_000,
+        "short-lived"
+    );
+    enrolled.show(&ClientIdentity::default()).unwrap();
+
+    let refused = async |token: &JoinToken, node: &str, words: &str| {
+        let said = join(&gateway, token, node).await.err().unwrap().to_string();
+        assert!(said.contains(words), "{said}");
+    };
+    refused(&once, "node-b", "as many nodes as it may").await;
+    let reusable = token(&home, "--uses 0").await;
+    refused(&reusable, "node-a", "has joined before").await;
+    join(&gateway, &reusable, "node-c").await.unwrap();
+    home.json(&format!("join-token revoke {}", reusable.id))
+        .await;
+    refused(&reusable, "node-d", "was revoked").await;
+
+    let listed = home.json("join-token list").await;
+    let tokens = listed["join_tokens"].as_array().unwrap();
+    let uses: Vec<u64> = tokens.iter().map(|t| t["uses"].as_u64().unwrap()).collect();
+    assert_eq!(uses, [1, 1], "{listed}");
+    assert!(!listed.to_string().contains(once.expose()), "law 21");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_is_not_the_pinned_authority_learns_nothing() {
+    let home = Home::new();
+    let gateway = home.start(&[]).await;
+    let made = token(&home, "").await;
+    let elsewhere = Fingerprint::of(b"another authority");
+    let channel = control_tls::channel(&gateway.grpc.to_string(), elsewhere, None).unwrap();
+    let said = enroll::join(channel, &made, "node-a", &SystemClock::start()).await;
+    assert!(matches!(said, Err(EnrollError::Unreachable(_))));
+    let listed = home.json("join-token list").await;
+    assert_eq!(listed["join_tokens"][0]["uses"], 0, "the token never left");
+
+    // A certificate that no authority signed is no way in either: the connection ends before a call is heard.
+    let forged = forged_identity();
+    let channel =
+        control_tls::channel(&gateway.grpc.to_string(), made.authority, Some(forged)).unwrap();
+    let said = enroll::join(channel, &made, "node-a", &SystemClock::start()).await;
+    assert!(matches!(said, Err(EnrollError::Unreachable(_))));
+    gateway.stop().await;
+}
+
+/// An identity of an authority of its own.
+fn forged_identity() -> Arc<ClientIdentity> {
+    use proxyxai_control_plane::authority::Authority;
+    let (authority, _) = Authority::make("forged", SystemClock::start().unix_ms()).unwrap();
+    let server = authority
+        .server(&[], SystemClock::start().unix_ms())
+        .unwrap();
+    let identity = Arc::new(ClientIdentity::default());
+    identity.replace(server.chain, server.key).unwrap();
+    identity
+}
