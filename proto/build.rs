@@ -13,6 +13,7 @@ const PROTOS: &[&str] = &[
     "proxyxai/node/v1/join.proto",
     "proxyxai/admin/v1/credential.proto",
     "proxyxai/admin/v1/audit.proto",
+    "proxyxai/admin/v1/price.proto",
     "proxyxai/store/v1/stored.proto",
     "proxyxai/store/v1/credential.proto",
 ];

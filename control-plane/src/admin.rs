@@ -3,6 +3,7 @@
 pub(crate) mod accounts;
 pub(crate) mod credentials;
 pub(crate) mod keys;
+pub(crate) mod prices;
 pub(crate) mod providers;
 pub(crate) mod routes;
 pub(crate) mod upstream_keys;

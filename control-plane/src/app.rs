@@ -22,7 +22,8 @@ use proxyxai_proto::{
         audit_service_server::AuditServiceServer,
         credential_service_server::CredentialServiceServer,
         join_token_service_server::JoinTokenServiceServer, key_service_server::KeyServiceServer,
-        provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
+        price_service_server::PriceServiceServer, provider_service_server::ProviderServiceServer,
+        route_service_server::RouteServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
@@ -38,7 +39,8 @@ use tonic::transport::{Server, server::Connected};
 use crate::{
     admin::{
         accounts::AccountServer, credentials::CredentialServer, keys::KeyServer,
-        providers::ProviderServer, routes::RouteServer, upstream_keys::UpstreamKeyServer,
+        prices::PriceServer, providers::ProviderServer, routes::RouteServer,
+        upstream_keys::UpstreamKeyServer,
     },
     audit::{Trail, service::AuditServer},
     auth::{Credentials, Gate, Guard, ProcessCredential},
@@ -385,6 +387,7 @@ impl ControlPlane {
                 pepper: self.pepper.clone(),
             }))
             .add_service(RouteServiceServer::new(RouteServer { config: config() }))
+            .add_service(PriceServiceServer::new(PriceServer { config: config() }))
             .add_service(UsageQueryServiceServer::new(UsageQueryServer {
                 config: config(),
                 store: Arc::clone(&self.store),

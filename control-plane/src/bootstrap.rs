@@ -98,6 +98,7 @@ async fn make(
     let prices = PriceTable {
         version: book.version,
         content: SHIPPED.to_vec(),
+        active: true,
     };
     let object = |kind: Kind| StoredResource {
         resource: Some(Resource { kind: Some(kind) }),

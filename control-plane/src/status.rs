@@ -146,7 +146,7 @@ impl Fault {
             Self::Damaged(_) => "STORE_DAMAGED",
             Self::Store(StoreError::TooLarge { .. }) => "TOO_LARGE",
             Self::Store(StoreError::Failed { .. } | StoreError::Closed) => "STORE_UNAVAILABLE",
-            Self::Store(StoreError::Ambiguous { .. }) => "NO_ANSWER",
+            Self::Store(StoreError::Ambiguous { .. }) => "MAY_BE_DONE",
             Self::Store(StoreError::Twice(_) | StoreError::Compacted) | Self::Defect(_) => "DEFECT",
         }
     }

@@ -3,6 +3,7 @@
 //! Invariants: a version never goes back (law 9); the same content gives the same digest on every node; content that does not
 //! compile never replaces content that did (law 10).
 
+pub mod checks;
 pub mod compile;
 pub mod content;
 pub mod key_table;

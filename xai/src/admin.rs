@@ -8,6 +8,7 @@ pub mod credential;
 pub mod join_token;
 pub mod key;
 pub mod options;
+pub mod price;
 pub mod provider;
 pub mod route;
 pub mod secret;
@@ -30,6 +31,8 @@ pub enum Noun {
     UpstreamKey(Admin<upstream_key::Verb>),
     /// Which models go to which providers.
     Route(Admin<route::Verb>),
+    /// Tables of list prices, one of them in force.
+    Price(Admin<price::Verb>),
     /// The subaccount tree.
     Account(Admin<account::Verb>),
     /// Virtual keys.
@@ -75,6 +78,9 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
             }
             Noun::Route(Admin { connection, verb }) => {
                 route::run(verb, &connection.open(environment)?, connection.output()).await
+            }
+            Noun::Price(Admin { connection, verb }) => {
+                price::run(verb, &connection.open(environment)?, connection.output()).await
             }
             Noun::Account(Admin { connection, verb }) => {
                 account::run(verb, &connection.open(environment)?, connection.output()).await

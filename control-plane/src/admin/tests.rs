@@ -1,5 +1,6 @@
 //! The fields of the admin API and what they are enforced by, asked of the services themselves on a store in memory.
 
+mod prices;
 mod upstreams;
 
 use std::{
@@ -26,8 +27,8 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 use super::{
-    accounts::AccountServer, keys::KeyServer, providers::ProviderServer, routes::RouteServer,
-    upstream_keys::UpstreamKeyServer,
+    accounts::AccountServer, keys::KeyServer, prices::PriceServer, providers::ProviderServer,
+    routes::RouteServer, upstream_keys::UpstreamKeyServer,
 };
 use crate::{
     audit::Trail,
@@ -71,6 +72,7 @@ pub(super) struct World {
     providers: ProviderServer,
     upstream_keys: UpstreamKeyServer,
     routes: RouteServer,
+    prices: PriceServer,
 }
 
 impl World {
@@ -111,6 +113,9 @@ impl World {
                 pepper: pepper.clone(),
             },
             routes: RouteServer {
+                config: Arc::clone(&config),
+            },
+            prices: PriceServer {
                 config: Arc::clone(&config),
             },
             pepper,

@@ -70,6 +70,16 @@ const TABLE: &[(&str, &[(&str, Permission)])] = &[
         ],
     ),
     (
+        "proxyxai.admin.v1.PriceService",
+        &[
+            ("ListPriceTables", ReadDeployment),
+            ("GetPriceTable", ReadDeployment),
+            ("PutPriceTable", WriteDeployment),
+            ("ActivatePriceTable", WriteDeployment),
+            ("DeletePriceTable", WriteDeployment),
+        ],
+    ),
+    (
         "proxyxai.admin.v1.UsageQueryService",
         &[("QueryUsage", Read)],
     ),

@@ -213,6 +213,18 @@ async fn every_change(root: &Hand) -> Vec<String> {
         })
         .await
         .unwrap();
+    let put = PutPriceTableRequest {
+        content: br#"{"version":"trial-1","date":"2026-01-01","source":"a trial","families":{}}"#.to_vec(),
+        ..PutPriceTableRequest::default()
+    };
+    root.prices().put_price_table(put).await.unwrap();
+    let shown = root
+        .prices()
+        .list_price_tables(ListPriceTablesRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    eprintln!("{shown:?}");
     let made = root
         .join_tokens()
         .create_join_token(CreateJoinTokenRequest::default())

@@ -107,6 +107,9 @@ const EVERY_FAMILY: [&str; 7] = [
     "groq",
 ];
 
+/// Longest version, in characters.
+const MAX_VERSION: usize = 63;
+
 impl PriceBook {
     /// Reads a table.
     ///
@@ -196,8 +199,11 @@ impl TryFrom<Table> for PriceBook {
     type Error = &'static str;
 
     fn try_from(table: Table) -> Result<Self, &'static str> {
-        if table.version.is_empty() {
-            return Err("a price table has a version");
+        let clean = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if !(1..=MAX_VERSION).contains(&table.version.len()) || !table.version.chars().all(clean) {
+            return Err(
+                "the version of a price table has 1 to 63 letters, digits, `.`, `-` and `_`",
+            );
         }
         let families = table
             .families

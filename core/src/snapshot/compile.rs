@@ -8,15 +8,15 @@ use std::{
 use proxyxai_proto::config::v1::{self as proto, resource::Kind};
 use secrecy::SecretString;
 
+pub use super::checks::{check_provider, check_route, check_upstream_key, check_upstream_secret};
 use super::{
     Change, Content, Digest, KeyRecord, KeyTable, KeyTerms, ResourceKind, ResourceName, Version,
-    key_table::KeyId,
+    checks::levels_given, key_table::KeyId,
 };
 use crate::{
     account::{
         key::KeyDigest,
-        pattern::{Pattern, PatternList},
-        rules,
+        pattern::PatternList,
         terms::{self, Key, Terms},
         tree::AccountTree,
     },
@@ -24,12 +24,8 @@ use crate::{
     money::price::PriceBook,
     route::{
         base_url::BaseUrl,
-        mapping::Mapping,
-        pool::{
-            Level, MAX_LEVEL, Member, Pool, PoolIndex, RouteTable, SwitchOver, UpstreamKeyIndex,
-        },
+        pool::{Level, Member, Pool, PoolIndex, RouteTable, SwitchOver, UpstreamKeyIndex},
         provider::ProviderKind,
-        turns::MAX_WEIGHT,
     },
 };
 
@@ -469,10 +465,14 @@ impl Compiler {
     }
 
     fn prices(&mut self, content: &Content) -> Arc<PriceBook> {
-        let Some(resource) = content.of_kind(ResourceKind::PriceTable).last() else {
-            return Arc::default();
-        };
-        let Some(Kind::PriceTable(table)) = &resource.kind else {
+        let tables = content
+            .of_kind(ResourceKind::PriceTable)
+            .filter_map(|r| match &r.kind {
+                Some(Kind::PriceTable(table)) => Some(table),
+                _ => None,
+            });
+        // One is active; were there none or several, every node would choose the same.
+        let Some(table) = tables.max_by_key(|table| (table.active, &table.version)) else {
             return Arc::default();
         };
         match PriceBook::parse(&table.content) {
@@ -495,93 +495,6 @@ impl Compiler {
     }
 }
 
-/// Checks a provider as it came over the wire; the same code at the admin API and at the node.
-///
-/// # Errors
-/// Which field is wrong, and what would be right.
-pub fn check_provider(given: &proto::Provider) -> Result<Provider, WrongField> {
-    rules::check_id(&given.id).map_err(|error| ("id", error.to_string()))?;
-    let unknown = || {
-        (
-            "kind",
-            "its kind is not one that this version knows".to_owned(),
-        )
-    };
-    let kind = ProviderKind::from_proto(given.kind()).ok_or_else(unknown)?;
-    let base = BaseUrl::parse(&given.base_url).map_err(|e| ("base_url", e.to_string()))?;
-    if !given.allow_private
-        && base
-            .literal_address()
-            .is_some_and(crate::route::address::is_private)
-    {
-        let reason = format!(
-            "{base} is a private address; allow private addresses for this provider if that is meant"
-        );
-        return Err(("base_url", reason));
-    }
-    Ok(Provider {
-        id: given.id.as_str().into(),
-        kind,
-        base,
-        allow_private: given.allow_private,
-        disabled: given.disabled,
-    })
-}
-
-/// Longest secret of an upstream, in bytes: servers refuse headers that are much longer.
-const MAX_SECRET_BYTES: usize = 4096;
-
-/// Checks a secret: it must be able to stand in a header.
-///
-/// # Errors
-/// Says what does not belong into a secret.
-pub fn check_upstream_secret(secret: &[u8]) -> Result<String, &'static str> {
-    let text = str::from_utf8(secret).map_err(|_| "its secret is not text")?;
-    if text.is_empty() {
-        return Err("its secret is empty");
-    }
-    if text.len() > MAX_SECRET_BYTES {
-        return Err("its secret is too long: at most 4096 bytes can stand in a header");
-    }
-    if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("its secret has spaces or other characters that cannot stand in a header");
-    }
-    Ok(text.to_owned())
-}
-
-/// A field that does not fit, and why.
-pub type WrongField = (&'static str, String);
-
-/// Checks an upstream key as it came over the wire, its secret in plain; the same code at the admin API and at the node.
-///
-/// # Errors
-/// Which field is wrong, and what would be right.
-pub fn check_upstream_key(
-    given: &proto::UpstreamKey,
-    provider: ProviderIndex,
-) -> Result<UpstreamKey, WrongField> {
-    let secret =
-        check_upstream_secret(&given.secret).map_err(|reason| ("secret", reason.to_owned()))?;
-    if given.level > MAX_LEVEL {
-        let reason = format!("a level is 0 to {MAX_LEVEL}, and {} is not", given.level);
-        return Err(("level", reason));
-    }
-    if given.weight > MAX_WEIGHT {
-        let reason = format!("a weight is 1 to {MAX_WEIGHT}, and {} is not", given.weight);
-        return Err(("weight", reason));
-    }
-    let models = PatternList::parse(&given.models).map_err(|e| ("models", e.to_string()))?;
-    Ok(UpstreamKey {
-        id: given.id.as_str().into(),
-        provider,
-        disabled: given.disabled,
-        secret: SecretString::from(secret),
-        level: given.level,
-        weight: given.weight.max(1),
-        models: Arc::new(models),
-    })
-}
-
 /// The levels that the usable keys of some providers make up, the lowest first.
 fn levels_of(
     providers: &[Provider],
@@ -600,36 +513,6 @@ fn levels_of(
         }
     }
     levels.into_values().map(Level::new).collect()
-}
-
-/// The providers of each level of a route, in order.
-fn levels_given(route: &proto::Route) -> impl Iterator<Item = &[String]> {
-    let further = route.next_levels.iter();
-    std::iter::once(&*route.provider_ids).chain(further.map(|level| &*level.provider_ids))
-}
-
-/// Checks a route as it came over the wire; the same code at the admin API and at the node.
-///
-/// # Errors
-/// Which field is wrong, and what would be right.
-pub fn check_route(
-    route: &proto::Route,
-    is_provider: impl Fn(&str) -> bool,
-) -> Result<(Pattern, Option<Mapping>), WrongField> {
-    rules::check_id(&route.id).map_err(|error| ("id", error.to_string()))?;
-    let fields = std::iter::once("provider_ids").chain(std::iter::repeat("next_levels"));
-    for (field, ids) in fields.zip(levels_given(route)) {
-        if ids.is_empty() {
-            return Err((field, "it names no provider".to_owned()));
-        }
-        if let Some(unknown) = ids.iter().find(|id| !is_provider(id)) {
-            return Err((field, format!("its provider `{unknown}` does not exist")));
-        }
-    }
-    let pattern = Pattern::parse(&route.model).map_err(|error| ("model", error.to_string()))?;
-    let mapping = Mapping::parse(&pattern, &route.upstream_model)
-        .map_err(|error| ("upstream_model", error.to_string()))?;
-    Ok((pattern, mapping))
 }
 
 fn digest_of(key: &proto::VirtualKey) -> Option<KeyDigest> {

@@ -346,7 +346,7 @@ proptest! {
     fn law_21_no_secret_is_described(secret in "[a-z0-9]{16,40}", old in "[a-z0-9]{16,40}") {
         let key = |secret: &str| UpstreamKey { id: "k".into(), secret: secret.into(), ..UpstreamKey::default() };
         let virtual_key = |digest: &str| VirtualKey { id: "v".into(), digest: digest.into(), ..VirtualKey::default() };
-        let prices = |content: &str| PriceTable { version: "1".into(), content: content.into() };
+        let prices = |content: &str| PriceTable { version: "1".into(), content: content.into(), ..PriceTable::default() };
         let credential = |digest: &str| StoredCredential { id: "c".into(), digest: digest.into(), ..StoredCredential::default() };
         for (message, before, after) in [
             ("config.v1.UpstreamKey", key(&old).encode_to_vec(), key(&secret).encode_to_vec()),

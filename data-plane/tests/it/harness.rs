@@ -145,6 +145,7 @@ fn accounts_and_keys(pepper: &Pepper) -> Vec<Kind> {
         Kind::PriceTable(proto::PriceTable {
             version: "test-1".into(),
             content: PRICES.as_bytes().to_vec(),
+            active: true,
         }),
     ]
 }

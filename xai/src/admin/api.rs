@@ -5,7 +5,8 @@ use proxyxai_proto::admin::v1::{
     account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
     credential_service_client::CredentialServiceClient,
     join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-    provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+    price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
+    route_service_client::RouteServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -93,6 +94,11 @@ impl Api {
     /// Join tokens.
     pub fn join_tokens(&self) -> JoinTokenServiceClient<Authorized> {
         JoinTokenServiceClient::new(self.channel.clone())
+    }
+
+    /// Tables of list prices.
+    pub fn prices(&self) -> PriceServiceClient<Authorized> {
+        PriceServiceClient::new(self.channel.clone())
     }
 
     /// Usage.

@@ -6,7 +6,8 @@ use proxyxai_core::{
 };
 use proxyxai_proto::{
     admin::v1::{
-        AccountView, KeyView, ManagedBy, ProviderView, RouteView, UpstreamKeyView, UsageRow,
+        AccountView, KeyView, ManagedBy, PriceTableView, ProviderView, RouteView, UpstreamKeyView,
+        UsageRow,
     },
     config::v1::ProviderKind,
     usage::v1::Tokens,
@@ -99,6 +100,28 @@ pub const ROUTE: Kind<'static> = Kind {
         ("CREATED", "created_unix_ms"),
     ],
 };
+
+/// Tables of prices.
+pub const PRICE_TABLE: Kind<'static> = Kind {
+    one: "price_table",
+    many: "price_tables",
+    columns: &[
+        ("VERSION", "version"),
+        ("IN FORCE", "active"),
+        ("DATE", "date"),
+        ("MODELS", "models"),
+        ("SOURCE", "source"),
+        ("CREATED", "created_unix_ms"),
+    ],
+};
+
+/// A table of prices, without its content.
+pub fn price_table(view: &PriceTableView) -> Value {
+    json!({
+        "version": view.version, "active": view.active, "date": view.date, "models": view.models, "source": view.source,
+        "created_unix_ms": view.created_unix_ms, "resource_version": view.resource_version,
+    })
+}
 
 /// An account.
 pub fn account(view: &AccountView) -> Value {

@@ -211,8 +211,11 @@ async fn law_15_what_an_ancestor_forbids_no_key_below_may() {
     let home = Home::new();
     let keys = home.keys();
     let gateway = home.start(&[("XAI_KEYS", &keys)]).await;
-    home.json("account create team --allow-model gpt-4o*").await;
+    home.json("account create team").await;
     home.json("account create app --parent root/team --allow-model *mini --allow-model claude*")
+        .await;
+    // Narrowed later: what stands below is longer then, and permits no more.
+    home.json("account set root/team --allow-model gpt-4o*")
         .await;
     let (id, key) = home.new_key("root/team/app").await;
     let (mini, full) = (
