@@ -39,7 +39,7 @@ pub(crate) async fn identify(
             accounts: Arc::clone(&pinned.snapshot.accounts),
         },
         None if cx.strangers.must_wait(from) => return Err(Failure::Stranger),
-        None => match cx.keys.resolve(digest).await {
+        None => match Box::pin(cx.keys.resolve(digest)).await {
             Ok(Some(found)) => Caller {
                 key: found.key,
                 accounts: found.accounts,

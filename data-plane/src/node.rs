@@ -15,6 +15,7 @@ use crate::{
     config::{ConfigHandle, ControlChannel, Identity, NodeCredential, NodeState, Subscriber},
     context::{Context, Settings, Shared, Strangers},
     keys::{Asker, KeyResolver},
+    meter::Settled,
     metrics::{self, CoreCounters},
     net::{DialFactory, Listener},
     report::{self, Disk, EVENTS_KEEP, FileWork, Reporter},
@@ -59,7 +60,7 @@ pub struct Node {
     channel: ControlChannel,
     subscriber: Subscriber,
     asker: Asker,
-    reporter: Reporter,
+    reporter: Reporter<Settled>,
 }
 
 /// Puts a node together.
@@ -161,7 +162,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// Serves clients until drained. Needs a local task set around it.
+    /// Serves clients until drained. Needs a local runtime or task set around it.
     pub async fn serve(self, listener: Listener) {
         serve::serve(
             Context::new(self.shared, self.counters),
@@ -177,7 +178,7 @@ pub struct Background {
     channel: ControlChannel,
     subscriber: Subscriber,
     asker: Asker,
-    reporter: Reporter,
+    reporter: Reporter<Settled>,
 }
 
 impl Background {
