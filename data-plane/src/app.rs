@@ -3,11 +3,17 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener as StdListener},
+    sync::mpsc,
     thread,
 };
 
 use socket2::{Domain, Socket, Type};
-use tokio::{net::TcpListener, sync::oneshot, task::LocalSet, time::timeout};
+use tokio::{
+    net::TcpListener,
+    runtime::{self, LocalOptions},
+    sync::oneshot,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -96,21 +102,30 @@ pub fn start(node: Node, bound: Bound) -> io::Result<(Running, impl Future<Outpu
     let mut ends = Vec::with_capacity(cores.len());
     for (number, (core, listener)) in cores.into_iter().zip(bound.listeners).enumerate() {
         let (ended, end) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let (built, outcome) = mpsc::sync_channel(1);
         thread::Builder::new()
             .name(format!("core-{number}"))
             .spawn(move || {
-                let serve = async {
-                    match TcpListener::from_std(listener) {
-                        Ok(listener) => core.serve(Listener::Tcp(listener)).await,
-                        Err(error) => tracing::error!(%error, "a core cannot listen"),
-                    }
+                // Tasks run right in the runtime's queue, which a local task set within an ordinary runtime would go round.
+                let runtime = runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(LocalOptions::default());
+                let (runtime, outcome) = match runtime {
+                    Ok(runtime) => (Some(runtime), Ok(())),
+                    Err(error) => (None, Err(error)),
                 };
-                LocalSet::new().block_on(&runtime, serve);
+                let _whoever_starts_it_waits = built.send(outcome);
+                if let Some(runtime) = runtime {
+                    runtime.block_on(async {
+                        match TcpListener::from_std(listener) {
+                            Ok(listener) => core.serve(Listener::Tcp(listener)).await,
+                            Err(error) => tracing::error!(%error, "a core cannot listen"),
+                        }
+                    });
+                }
                 let _whoever_waits_may_be_gone = ended.send(());
             })?;
+        outcome.recv().map_err(io::Error::other)??;
         ends.push(end);
     }
     let cores_done = CancellationToken::new();

@@ -7,10 +7,11 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, Uri, header::CONTENT_TYPE, uri::PathAndQuery,
+    HeaderMap, HeaderValue, Method,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    uri::PathAndQuery,
 };
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
 use proxyxai_core::{
     dialect::{
         Dialect,
@@ -22,28 +23,28 @@ use proxyxai_core::{
     },
     snapshot::Provider,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::{
     causes,
-    config::Pinned,
     context::Context,
     headers,
     meter::{Facts, Meter},
-    pool::{self, Lease},
     respond::Failure,
-    timers::within,
+    timers::{Deadline, within},
+    upstream::{Head, Incoming, Lost},
 };
 
 /// Largest error body that is read, kept or passed over.
 const ERROR_BODY: usize = 256 << 10;
+/// Bytes that the head of a request hardly ever exceeds.
+const HEAD: usize = 768;
 /// How long a discarded body may take to end before its connection is given up.
 const DISCARD: Duration = Duration::from_millis(200);
 
 /// What is sent, whichever key it is sent with.
 pub(crate) struct Call {
-    pub(crate) facts: Rc<Facts>,
-    pub(crate) pinned: Arc<Pinned>,
+    pub(crate) facts: Arc<Facts>,
     pub(crate) dialect: Dialect,
     pub(crate) method: Method,
     pub(crate) path: PathAndQuery,
@@ -51,14 +52,7 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// Whether the gateway asks for usage that the client did not ask for.
     pub(crate) hides_usage: bool,
-    pub(crate) deadline: Instant,
-}
-
-impl Call {
-    /// Until the deadline.
-    pub(crate) fn time_left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
+    pub(crate) deadline: Deadline,
 }
 
 /// An answer that goes to the client.
@@ -71,13 +65,11 @@ pub(crate) enum Answer {
 
 /// A head, and where its body comes from.
 pub(crate) struct Coming {
-    pub(crate) head: http::response::Parts,
+    pub(crate) head: Head,
     /// What was read of the body already.
     pub(crate) first: Bytes,
     pub(crate) body: Incoming,
     pub(crate) meter: Meter,
-    pub(crate) lease: Lease,
-    pub(crate) upstream: UpstreamKeyIndex,
     /// Whether it is a stream of events.
     pub(crate) events: bool,
 }
@@ -103,21 +95,18 @@ pub(crate) async fn run(
     call: &Call,
     pool: (PoolIndex, &Pool),
 ) -> Result<Answer, Failure> {
-    let turn = call.pinned.turn(pool.0);
+    let turn = call.facts.pinned.turn(pool.0);
     let mut failed: Vec<Failed> = Vec::new();
     let mut candidates = Candidates::new(pool.1, turn, call.facts.sent_model());
     while let Some(upstream) = candidates.next(failed.last().map(|one| one.end)) {
         let number = failed.len().saturating_add(1);
-        let mut meter = Meter::begin(cx, &call.facts, &call.pinned, upstream, number);
-        let Some((_, provider)) = call.pinned.snapshot.upstream(upstream) else {
+        let mut meter = Meter::begin(cx, call, upstream, number);
+        let Some((_, provider)) = call.facts.pinned.snapshot.upstream(upstream) else {
             continue;
         };
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
-            Ok((response, lease, first_byte)) => {
-                let weighed = weigh(
-                    cx, call, provider, response, lease, meter, upstream, first_byte,
-                );
-                match weighed.await {
+            Ok((head, body, first_byte)) => {
+                match weigh(cx, call, head, body, meter, first_byte).await {
                     Weighed::Answer(answer) => return Ok(answer),
                     Weighed::Discarded { end, detail, kept } => (end, detail, kept),
                 }
@@ -137,7 +126,7 @@ pub(crate) async fn run(
             detail,
             kept,
         });
-        if call.time_left().is_zero() {
+        if cx.timers.until(call.deadline).is_zero() {
             break;
         }
     }
@@ -152,90 +141,66 @@ async fn send(
     provider: &Provider,
     upstream: UpstreamKeyIndex,
     meter: &mut Meter,
-) -> Result<(Response<Incoming>, Lease, Instant), (AttemptEnd, String)> {
-    let mut request = build(call, provider, upstream).ok_or((
-        AttemptEnd::ConnectFailed,
-        "the request cannot be written".to_owned(),
-    ))?;
-    let now = Instant::now();
-    let first_byte = now
-        .checked_add(cx.settings.first_byte_timeout)
-        .map_or(call.deadline, |limit| limit.min(call.deadline));
+) -> Result<(Head, Incoming, Deadline), (AttemptEnd, String)> {
+    let failed = |what: &str| (AttemptEnd::ConnectFailed, what.to_owned());
+    let time_left = cx.timers.until(call.deadline);
+    let first_byte = cx.timers.deadline(cx.settings.first_byte_timeout);
+    let first_byte = first_byte.min(call.deadline);
     loop {
-        let waiting = cx.pool.take(provider, cx.clock.monotonic());
-        let mut lease = match waiting {
-            Some(lease) => lease,
-            None => within(&cx.timers, call.time_left(), pool::connect(cx, provider))
-                .await
-                .ok_or_else(|| {
-                    (
-                        AttemptEnd::ConnectFailed,
-                        "connecting took too long".to_owned(),
-                    )
-                })?
-                .map_err(|error| (AttemptEnd::ConnectFailed, causes::in_one_line(&error)))?,
+        let connection = match cx.pool.take(provider) {
+            Some(connection) => connection,
+            None => {
+                let connecting = cx.pool.connect(&*cx.dial, provider);
+                Box::pin(within(&cx.timers, time_left, connecting))
+                    .await
+                    .ok_or_else(|| failed("connecting took too long"))?
+                    .map_err(|error| failed(&causes::in_one_line(&error)))?
+            }
         };
-        if lease.sender.ready().await.is_err() {
-            if lease.reused {
-                continue;
-            }
-            return Err((
-                AttemptEnd::ConnectFailed,
-                "the provider closed a new connection".to_owned(),
-            ));
-        }
+        let head = write_head(call, provider, upstream);
+        let head = head.ok_or_else(|| failed("the key is not there"))?;
         meter.sent(true);
-        match within(
-            &cx.timers,
-            first_byte.saturating_duration_since(now),
-            lease.sender.try_send_request(request),
-        )
-        .await
-        {
+        let exchange = connection.exchange(head, call.body.clone());
+        match within(&cx.timers, cx.timers.until(first_byte), exchange).await {
             None => return Err((AttemptEnd::TimedOut, "no answer came in time".to_owned())),
-            Some(Ok(response)) => {
-                meter.answered(response.status().as_u16());
-                return Ok((response, lease, first_byte));
+            Some(Ok((head, body))) => {
+                meter.answered(head.status.as_u16());
+                return Ok((head, body, first_byte));
             }
-            Some(Err(mut error)) => match error.take_message() {
-                Some(unsent) => {
-                    meter.sent(false);
-                    if !lease.reused {
-                        return Err((
-                            AttemptEnd::ConnectFailed,
-                            causes::in_one_line(error.error()),
-                        ));
-                    }
-                    request = unsent;
-                }
-                None => {
-                    return Err((
-                        AttemptEnd::ConnectionLost,
-                        causes::in_one_line(error.error()),
-                    ));
-                }
-            },
+            Some(Err(Lost { stale: true, .. })) => meter.sent(false),
+            Some(Err(Lost { sent, error, .. })) => {
+                meter.sent(sent);
+                let end = if sent {
+                    AttemptEnd::ConnectionLost
+                } else {
+                    AttemptEnd::ConnectFailed
+                };
+                return Err((end, causes::in_one_line(&error)));
+            }
         }
     }
 }
 
-fn build(
-    call: &Call,
-    provider: &Provider,
-    upstream: UpstreamKeyIndex,
-) -> Option<Request<Full<Bytes>>> {
-    let credential = call.pinned.credential(upstream)?;
-    let prefix = provider.base.path_prefix();
-    let uri = if prefix.is_empty() {
-        Uri::from(call.path.clone())
-    } else {
-        format!("{prefix}{}", call.path).parse().ok()?
-    };
-    let mut request = Request::new(Full::new(call.body.clone()));
-    *request.method_mut() = call.method.clone();
-    *request.uri_mut() = uri;
-    *request.headers_mut() = headers::upstream(&call.headers, provider.kind, credential);
-    Some(request)
+/// The head of the request, as this provider gets it.
+fn write_head(call: &Call, provider: &Provider, upstream: UpstreamKeyIndex) -> Option<Vec<u8>> {
+    let credential = call.facts.pinned.credential(upstream)?;
+    let mut head = Vec::with_capacity(HEAD);
+    for part in [
+        call.method.as_str(),
+        " ",
+        provider.base.path_prefix(),
+        call.path.as_str(),
+        " HTTP/1.1\r\n",
+    ] {
+        head.extend_from_slice(part.as_bytes());
+    }
+    headers::write_upstream(&mut head, &call.headers, provider.kind, credential);
+    if call.method != Method::GET {
+        let length = HeaderValue::from(call.body.len());
+        headers::write(&mut head, CONTENT_LENGTH, length.as_bytes());
+    }
+    head.extend_from_slice(b"\r\n");
+    Some(head)
 }
 
 /// What an answer's head, or the head of its stream, comes to.
@@ -248,28 +213,21 @@ enum Weighed {
     },
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what is known of an answer's head comes together here"
-)]
 async fn weigh(
     cx: &Rc<Context>,
     call: &Call,
-    provider: &Provider,
-    response: Response<Incoming>,
-    lease: Lease,
+    head: Head,
+    body: Incoming,
     mut meter: Meter,
-    upstream: UpstreamKeyIndex,
-    first_byte: Instant,
+    first_byte: Deadline,
 ) -> Weighed {
-    let (head, body) = response.into_parts();
     let status = head.status.as_u16();
     let end = AttemptEnd::Status(status);
     if let Verdict::TryNext { why } = judge(end) {
         meter.settle_end(end, why);
         cx.counters.retried(why);
         let detail = format!("status {status}");
-        let kept = discard(cx, provider, head, body, lease).await;
+        let kept = Box::pin(discard(head, body)).await;
         return Weighed::Discarded { end, detail, kept };
     }
     let events = head
@@ -281,12 +239,10 @@ async fn weigh(
         first: Bytes::new(),
         body,
         meter,
-        lease,
-        upstream,
         events,
     };
     if events && call.facts.stream && status == 200 {
-        return hold_back(cx, call, coming, first_byte).await;
+        return Box::pin(hold_back(cx, call, coming, first_byte)).await;
     }
     Weighed::Answer(Answer::Coming(Box::new(coming)))
 }
@@ -297,11 +253,11 @@ async fn hold_back(
     cx: &Rc<Context>,
     call: &Call,
     mut coming: Coming,
-    first_byte: Instant,
+    first_byte: Deadline,
 ) -> Weighed {
     let mut held = BytesMut::new();
     loop {
-        let left = first_byte.saturating_duration_since(Instant::now());
+        let left = cx.timers.until(first_byte);
         let frame = match within(&cx.timers, left, coming.body.frame()).await {
             None => {
                 return lost(
@@ -380,9 +336,8 @@ fn first_error(cx: &Rc<Context>, coming: Coming, status: u16, body: Vec<u8>) -> 
     let Coming {
         head, mut meter, ..
     } = coming;
-    let mut headers = head.headers;
+    let mut headers = head.headers_for(status);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.remove(http::header::CONTENT_LENGTH);
     let end = AttemptEnd::FirstEventError(status);
     let kept = Kept {
         status,
@@ -408,13 +363,7 @@ fn first_error(cx: &Rc<Context>, coming: Coming, status: u16, body: Vec<u8>) -> 
 
 /// Reads an answer that is not passed on, so that its connection can be used again; keeps it when it is a 429, which the client
 /// gets when no key is left.
-async fn discard(
-    cx: &Rc<Context>,
-    provider: &Provider,
-    head: http::response::Parts,
-    mut body: Incoming,
-    lease: Lease,
-) -> Option<Kept> {
+async fn discard(head: Head, mut body: Incoming) -> Option<Kept> {
     let mut read = BytesMut::new();
     let ended = timeout(DISCARD, async {
         while let Some(frame) = body.frame().await {
@@ -429,13 +378,10 @@ async fn discard(
         true
     });
     let ended = ended.await.unwrap_or(false);
-    if ended {
-        cx.pool.put(provider, lease, cx.clock.monotonic());
-    }
     let status = head.status.as_u16();
     (status == 429 && ended).then(|| Kept {
         status,
-        headers: head.headers,
+        headers: head.headers_for(status),
         body: read.freeze(),
     })
 }
@@ -444,7 +390,8 @@ async fn discard(
 fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
     let ends: Vec<AttemptEnd> = failed.iter().map(|one| one.end).collect();
     let provider = |one: &Failed| {
-        call.pinned
+        call.facts
+            .pinned
             .snapshot
             .upstream(one.upstream)
             .map(|(key, provider)| (key.id.to_string(), provider.id.to_string()))

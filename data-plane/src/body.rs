@@ -7,7 +7,7 @@ use http::{HeaderMap, header::CONTENT_ENCODING};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use crate::{context::Context, headers::content_length, respond::Failure, timers::within};
+use crate::{context::Context, respond::Failure, timers::within};
 
 /// A body of so many bytes is cheaper to copy than to keep in place.
 const SMALL: usize = 4 << 10;
@@ -28,9 +28,8 @@ pub(crate) async fn read(
     if encoded {
         return Err(Failure::Encoded);
     }
-    let announced = content_length(headers)
-        .map(|length| usize::try_from(length).unwrap_or(usize::MAX))
-        .unwrap_or(0);
+    let announced = body.size_hint().exact().unwrap_or(0);
+    let announced = usize::try_from(announced).unwrap_or(usize::MAX);
     if announced > limit {
         return Err(Failure::TooLarge(limit));
     }

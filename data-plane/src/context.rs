@@ -2,7 +2,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    fmt::Write as _,
     future::Future,
     net::IpAddr,
     rc::Rc,
@@ -20,11 +19,13 @@ use tokio::task::JoinSet;
 use crate::{
     config::ConfigHandle,
     keys::{KeyResolver, REMEMBERED},
+    meter::Settled,
     metrics::CoreCounters,
     net::{Dial, DialFactory},
-    pool::Pool,
     report::EventSender,
+    request_id::{RequestId, RequestIds},
     timers::Timers,
+    upstream::Pool,
 };
 
 /// How a node behaves. Durations are wall-clock differences of a monotonic clock.
@@ -90,7 +91,7 @@ pub(crate) struct Shared {
     pub(crate) config: ConfigHandle,
     pub(crate) keys: KeyResolver,
     pub(crate) strangers: Strangers,
-    pub(crate) events: EventSender,
+    pub(crate) events: EventSender<Settled>,
     pub(crate) dial: DialFactory,
 }
 
@@ -101,7 +102,7 @@ pub(crate) struct Context {
     pub(crate) config: ConfigHandle,
     pub(crate) keys: KeyResolver,
     pub(crate) strangers: Strangers,
-    pub(crate) events: EventSender,
+    pub(crate) events: EventSender<Settled>,
     pub(crate) dial: Rc<dyn Dial>,
     pub(crate) pool: Pool,
     pub(crate) counters: Arc<CoreCounters>,
@@ -119,13 +120,7 @@ impl Context {
     pub(crate) fn new(shared: Shared, counters: Arc<CoreCounters>) -> Rc<Self> {
         Rc::new(Self {
             dial: (shared.dial)(),
-            ids: RequestIds {
-                prefix: format!(
-                    "req_{:016x}",
-                    u64::from_le_bytes(random_bytes(&*shared.random))
-                ),
-                next: Cell::new(0),
-            },
+            ids: RequestIds::new(u64::from_le_bytes(random_bytes(&*shared.random))),
             settings: shared.settings,
             clock: shared.clock,
             config: shared.config,
@@ -155,19 +150,9 @@ impl Context {
     }
 
     /// A name for a request, unique among all that ever were.
-    pub(crate) fn request_id(&self) -> String {
-        let number = self.ids.next.get();
-        self.ids.next.set(number.wrapping_add(1));
-        let mut id = String::with_capacity(self.ids.prefix.len().saturating_add(8));
-        id.push_str(&self.ids.prefix);
-        let _a_string_takes_everything = write!(id, "{number:08x}");
-        id
+    pub(crate) fn request_id(&self) -> RequestId {
+        self.ids.next()
     }
-}
-
-struct RequestIds {
-    prefix: String,
-    next: Cell<u32>,
 }
 
 /// Counts keys that do not exist by the address that showed them, so that guessing is slow.

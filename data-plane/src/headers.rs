@@ -5,7 +5,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST},
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST},
 };
 use proxyxai_core::route::provider::ProviderKind;
 
@@ -21,40 +21,36 @@ pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 pub(crate) const X_PROXYXAI_REQUEST_ID: HeaderName =
     HeaderName::from_static("x-proxyxai-request-id");
 
-/// The headers of one attempt.
-pub(crate) fn upstream(
+/// Writes the headers of one attempt.
+pub(crate) fn write_upstream(
+    out: &mut Vec<u8>,
     client: &HeaderMap,
     kind: ProviderKind,
     credential: &UpstreamCredential,
-) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(client.len().saturating_add(4));
-    headers.insert(HOST, credential.host.clone());
+) {
+    write(out, HOST, credential.host.as_bytes());
     let connection = Connection::of(client);
     for (name, value) in client {
         if !stays_here(name.as_str()) && !connection.names(name) {
-            headers.append(name.clone(), value.clone());
+            write(out, name, value.as_bytes());
         }
     }
     // Usage is read from the answer as it passes, so it must not be compressed.
-    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    write(out, ACCEPT_ENCODING, b"identity");
     match kind {
-        ProviderKind::Anthropic => headers.insert(X_API_KEY, credential.raw.clone()),
+        ProviderKind::Anthropic => write(out, X_API_KEY, credential.raw.as_bytes()),
         ProviderKind::Openai | ProviderKind::OpenaiCompatible | ProviderKind::Gateway => {
-            headers.insert(AUTHORIZATION, credential.bearer.clone())
+            write(out, AUTHORIZATION, credential.bearer.as_bytes());
         }
-    };
-    headers
+    }
 }
 
-/// Takes away what a client must not see of an answer. Rate limits describe the upstream key, which clients share; they pass with a
-/// 429 alone, which would make no sense without them.
-pub(crate) fn answer(headers: &mut HeaderMap, keep_limits: bool) {
-    let connection = Connection::of(headers);
-    let hides = |name: &HeaderName| is_hidden(name.as_str(), keep_limits) || connection.names(name);
-    let hidden: Vec<HeaderName> = headers.keys().filter(|name| hides(name)).cloned().collect();
-    for name in hidden {
-        headers.remove(name);
-    }
+/// Writes one header.
+pub(crate) fn write(out: &mut Vec<u8>, name: impl AsRef<str>, value: &[u8]) {
+    out.extend_from_slice(name.as_ref().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Headers of a request that are for the gateway alone.
@@ -92,11 +88,15 @@ fn stays_here(name: &str) -> bool {
         || name.contains('_')
 }
 
-fn is_hidden(name: &str, keep_limits: bool) -> bool {
-    let limits = name.starts_with("x-ratelimit-") || name.starts_with("anthropic-ratelimit-");
-    is_hop_by_hop(name)
-        || (limits && !keep_limits)
-        || matches!(
+/// Whether a header of an answer says how much of its upstream key's rate is left.
+pub(crate) fn is_limit(name: &str) -> bool {
+    name.starts_with("x-ratelimit-") || name.starts_with("anthropic-ratelimit-")
+}
+
+/// Whether a client may see this header of an answer.
+pub(crate) fn passes_back(name: &str) -> bool {
+    !is_hop_by_hop(name)
+        && !matches!(
             name,
             "set-cookie"
                 | "alt-svc"
@@ -140,21 +140,16 @@ impl<'a> Connection<'a> {
     }
 
     fn names(&self, name: &HeaderName) -> bool {
-        self.0.is_some_and(|headers| {
-            let mut values = headers.get_all(CONNECTION).iter();
-            values.any(|value| {
-                let mut tokens = value.as_bytes().split(|b| *b == b',');
-                tokens.any(|token| {
-                    token
-                        .trim_ascii()
-                        .eq_ignore_ascii_case(name.as_str().as_bytes())
-                })
-            })
-        })
+        self.0
+            .is_some_and(|headers| connection_says(headers, name.as_str()))
     }
 }
 
-/// The length that a message announces.
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+/// Whether a token stands in a `Connection` header.
+fn connection_says(headers: &HeaderMap, token: &str) -> bool {
+    let mut values = headers.get_all(CONNECTION).iter();
+    values.any(|value| {
+        let mut tokens = value.as_bytes().split(|b| *b == b',');
+        tokens.any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    })
 }

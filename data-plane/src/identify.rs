@@ -49,7 +49,7 @@ pub(crate) async fn identify(
             accounts: Arc::clone(&pinned.snapshot.accounts),
         },
         None if cx.strangers.must_wait(from) => return Err(Failure::Stranger),
-        None => match resolve(cx, text.id(), digest).await {
+        None => match Box::pin(resolve(cx, text.id(), digest)).await {
             Ok(Some(found)) => Caller {
                 key: found.key,
                 accounts: found.accounts,

@@ -3,7 +3,9 @@
 //! Invariant: an event is sent when the attempt is settled, or when the meter is dropped unsettled because the client left. Dropping
 //! only hands a record over: a dropped future cannot wait.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+mod settled;
+
+use std::{mem, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use proxyxai_core::{
@@ -12,12 +14,14 @@ use proxyxai_core::{
         Endpoint, estimate,
         usage::{Tokens, Usage},
     },
-    money::cost,
     route::{pool::UpstreamKeyIndex, retry::AttemptEnd},
 };
-use proxyxai_proto::usage::v1 as proto;
+use proxyxai_proto::usage::v1::Outcome;
 
-use crate::{config::Pinned, context::Context, respond::Failure};
+use crate::{
+    attempt::Call, body, config::Pinned, context::Context, request_id::RequestId, respond::Failure,
+};
+pub(crate) use settled::Settled;
 
 /// Who asks, as a request needs it.
 pub(crate) struct Caller {
@@ -39,15 +43,15 @@ impl Caller {
 
 /// What all attempts of a request share.
 pub(crate) struct Facts {
-    pub(crate) request_id: String,
+    pub(crate) request_id: RequestId,
+    /// The one configuration that the request is served from.
+    pub(crate) pinned: Arc<Pinned>,
     pub(crate) caller: Caller,
     pub(crate) endpoint: Endpoint,
     pub(crate) model: String,
     /// What the provider is asked for, where a route gives the model another name.
     pub(crate) mapped_model: Option<String>,
     pub(crate) stream: bool,
-    /// The body as the client sent it, for an estimate.
-    pub(crate) body: Bytes,
 }
 
 impl Facts {
@@ -61,8 +65,7 @@ impl Facts {
 /// One attempt.
 pub(crate) struct Meter {
     cx: Rc<Context>,
-    facts: Rc<Facts>,
-    pinned: Arc<Pinned>,
+    facts: Arc<Facts>,
     upstream: UpstreamKeyIndex,
     attempt: u32,
     began: Duration,
@@ -70,6 +73,8 @@ pub(crate) struct Meter {
     sent: bool,
     status: u16,
     first_byte: Option<Duration>,
+    /// The body as it was sent, for an estimate.
+    body: Bytes,
     /// What is known while the answer is still coming.
     seen: Option<Usage>,
     output_bytes: u64,
@@ -79,16 +84,14 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn begin(
         cx: &Rc<Context>,
-        facts: &Rc<Facts>,
-        pinned: &Arc<Pinned>,
+        call: &Call,
         upstream: UpstreamKeyIndex,
         attempt: usize,
     ) -> Self {
         cx.counters.attempted();
         Self {
             cx: Rc::clone(cx),
-            facts: Rc::clone(facts),
-            pinned: Arc::clone(pinned),
+            facts: Arc::clone(&call.facts),
             upstream,
             attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
             began: cx.clock.monotonic(),
@@ -96,10 +99,16 @@ impl Meter {
             sent: false,
             status: 0,
             first_byte: None,
+            body: call.body.clone(),
             seen: None,
             output_bytes: 0,
             settled: false,
         }
+    }
+
+    /// The answer may take long: what is kept meanwhile must not keep more alive than itself.
+    pub(crate) fn settle_down(&mut self) {
+        self.body = body::apart(mem::take(&mut self.body));
     }
 
     /// From here on the provider may have begun to work.
@@ -121,42 +130,30 @@ impl Meter {
 
     /// The answer ended, with its usage: the cost is exact.
     pub(crate) fn settle_reported(&mut self, usage: &Usage) {
-        self.book(proto::Outcome::Reported, "ok", usage.clone(), false, false);
+        self.book(Outcome::Reported, "ok", usage.clone(), false, false);
     }
 
     /// The provider answered with an error: nothing is owed.
     pub(crate) fn settle_rejected(&mut self, reason: &'static str) {
-        self.book(
-            proto::Outcome::Rejected,
-            reason,
-            Usage::default(),
-            false,
-            false,
-        );
+        self.book(Outcome::Rejected, reason, Usage::default(), false, false);
     }
 
     /// Nothing is free of charge here, as listing models is.
     pub(crate) fn settle_free(&mut self) {
-        self.book(
-            proto::Outcome::Reported,
-            "ok",
-            Usage::default(),
-            false,
-            false,
-        );
+        self.book(Outcome::Reported, "ok", Usage::default(), false, false);
     }
 
     /// The attempt ended before an answer, or its answer was discarded.
     pub(crate) fn settle_end(&mut self, end: AttemptEnd, why: &'static str) {
         match end {
             AttemptEnd::ConnectFailed => {
-                self.book(proto::Outcome::NotSent, why, Usage::default(), false, false)
+                self.book(Outcome::NotSent, why, Usage::default(), false, false)
             }
             AttemptEnd::TimedOut | AttemptEnd::ConnectionLost if self.sent => {
                 self.settle_unknown(why)
             }
             AttemptEnd::TimedOut | AttemptEnd::ConnectionLost => {
-                self.book(proto::Outcome::NotSent, why, Usage::default(), false, false);
+                self.book(Outcome::NotSent, why, Usage::default(), false, false);
             }
             AttemptEnd::Status(_) | AttemptEnd::FirstEventError(_) => self.settle_rejected(why),
         }
@@ -165,7 +162,7 @@ impl Meter {
     /// The answer ended, or broke off, without its usage: what it cost is an estimate.
     pub(crate) fn settle_unknown(&mut self, reason: &'static str) {
         let usage = self.estimate();
-        self.book(proto::Outcome::Unknown, reason, usage, true, false);
+        self.book(Outcome::Unknown, reason, usage, true, false);
     }
 
     fn elapsed(&self) -> Duration {
@@ -174,7 +171,7 @@ impl Meter {
 
     /// What the provider said so far, and text for the rest.
     fn estimate(&self) -> Usage {
-        let guess = estimate::estimate(&self.facts.body, self.output_bytes);
+        let guess = estimate::estimate(&self.body, self.output_bytes);
         match &self.seen {
             Some(seen) => {
                 let tokens = Tokens {
@@ -195,70 +192,29 @@ impl Meter {
 
     fn book(
         &mut self,
-        outcome: proto::Outcome,
+        outcome: Outcome,
         reason: &'static str,
         usage: Usage,
         estimated: bool,
         client_gone: bool,
     ) {
-        if std::mem::replace(&mut self.settled, true) {
+        if mem::replace(&mut self.settled, true) {
             return;
         }
-        let snapshot = &self.pinned.snapshot;
-        let (upstream_key_id, provider_id, kind) = match snapshot.upstream(self.upstream) {
-            Some((key, provider)) => (
-                key.id.as_ref().to_owned(),
-                provider.id.as_ref().to_owned(),
-                Some(provider.kind),
-            ),
-            None => (String::new(), String::new(), None),
-        };
-        let used = usage.tokens != Tokens::default() || usage.web_searches > 0;
-        let sent = self.facts.sent_model().unwrap_or_default();
-        let priced = match kind.and_then(|kind| snapshot.prices.price(kind, sent)) {
-            _ if !used => Some(0),
-            Some(price) => cost::cost(price, &usage).ok().map(|cost| cost.0),
-            None => None,
-        };
         let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
-        let Tokens {
-            input,
-            cache_read,
-            cache_write_5m,
-            cache_write_1h,
-            output,
-        } = usage.tokens;
-        let caller = &self.facts.caller;
-        self.cx.events.push(proto::UsageEvent {
-            request_id: self.facts.request_id.clone(),
+        self.cx.events.push(Settled {
+            facts: Arc::clone(&self.facts),
+            upstream: self.upstream,
             attempt: self.attempt,
-            account_id: caller.accounts.id(caller.key.record.account).to_owned(),
-            key_id: caller.key.record.id.as_str().to_owned(),
-            provider_id,
-            upstream_key_id,
-            model: self.facts.model.clone(),
-            endpoint: self.facts.endpoint.as_str().to_owned(),
-            stream: self.facts.stream,
-            outcome: outcome.into(),
-            status: u32::from(self.status),
-            tokens: Some(proto::Tokens {
-                input,
-                cache_read,
-                cache_write_5m,
-                cache_write_1h,
-                output,
-            }),
-            cost_nano_usd: priced.unwrap_or(0),
-            price_version: snapshot.prices.version.clone(),
-            unpriced: priced.is_none(),
+            outcome,
+            reason,
+            status: self.status,
+            usage,
             estimated,
+            client_gone,
             started_unix_ms: self.began_unix_ms,
             duration_ms: ms(self.elapsed()),
             first_byte_ms: self.first_byte.map_or(0, ms),
-            client_gone,
-            reason: reason.to_owned(),
-            web_searches: usage.web_searches,
-            sent_model: self.facts.mapped_model.clone().unwrap_or_default(),
         });
     }
 }
@@ -270,10 +226,10 @@ impl Drop for Meter {
         }
         if self.sent {
             let usage = self.estimate();
-            self.book(proto::Outcome::Unknown, "client_gone", usage, true, true);
+            self.book(Outcome::Unknown, "client_gone", usage, true, true);
         } else {
             self.book(
-                proto::Outcome::NotSent,
+                Outcome::NotSent,
                 "client_gone",
                 Usage::default(),
                 false,

@@ -10,7 +10,6 @@ use proxyxai_core::{
     route::pool::{Pool, PoolIndex},
 };
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::{
     attempt::{self, Answer, Call, Coming},
@@ -19,6 +18,7 @@ use crate::{
     meter::{Caller, Facts},
     relay::AnswerBody,
     request::relay,
+    request_id::RequestId,
     respond::Failure,
     timers::within,
 };
@@ -30,11 +30,11 @@ const LIST_BYTES: usize = 8 << 20;
 /// Answers a request for all models, or for one.
 pub(crate) async fn answer(
     cx: &Rc<Context>,
-    pinned: &Arc<Pinned>,
+    pinned: Arc<Pinned>,
     caller: Caller,
     dialect: Dialect,
     head: Parts,
-    request_id: &str,
+    request_id: RequestId,
 ) -> Result<Response<AnswerBody>, Failure> {
     let one = head
         .uri
@@ -43,7 +43,6 @@ pub(crate) async fn answer(
         .strip_prefix(PATH)
         .and_then(|rest| rest.strip_prefix('/'))
         .map(str::to_owned);
-    let now = Instant::now();
     let mapped_model = one
         .as_deref()
         .and_then(|model| pinned.snapshot.mapped(dialect, model));
@@ -52,23 +51,22 @@ pub(crate) async fn answer(
         None => head.uri.path_and_query().cloned(),
     };
     let call = Call {
-        facts: Rc::new(Facts {
-            request_id: request_id.to_owned(),
+        facts: Arc::new(Facts {
+            request_id,
+            pinned,
             caller,
             endpoint: Endpoint::Models,
             model: one.clone().unwrap_or_default(),
             mapped_model,
             stream: false,
-            body: Bytes::new(),
         }),
-        pinned: Arc::clone(pinned),
         dialect,
         method: head.method,
         path: path.unwrap_or(PathAndQuery::from_static(PATH)),
         headers: head.headers,
         body: Bytes::new(),
         hides_usage: false,
-        deadline: now.checked_add(cx.settings.request_timeout).unwrap_or(now),
+        deadline: cx.timers.deadline(cx.settings.request_timeout),
     };
     match one {
         Some(model) => retrieve(cx, &call, &model).await,
@@ -97,7 +95,7 @@ async fn retrieve(
 
 async fn list(cx: &Rc<Context>, call: &Call) -> Result<Response<AnswerBody>, Failure> {
     let (index, pool) = usable(call, None)?;
-    let snapshot = &call.pinned.snapshot;
+    let snapshot = &call.facts.pinned.snapshot;
     let provider_of = |key| {
         snapshot
             .upstream_keys
@@ -151,6 +149,7 @@ fn in_path(model: &str) -> String {
 /// The pool that is asked.
 fn usable<'a>(call: &'a Call, model: Option<&str>) -> Result<(PoolIndex, &'a Pool), Failure> {
     let found = call
+        .facts
         .pinned
         .snapshot
         .pool(call.dialect, model)
@@ -162,14 +161,10 @@ fn usable<'a>(call: &'a Call, model: Option<&str>) -> Result<(PoolIndex, &'a Poo
 
 async fn read(cx: &Rc<Context>, call: &Call, coming: Coming) -> Option<Vec<Value>> {
     let Coming {
-        body,
-        mut meter,
-        lease,
-        upstream,
-        ..
+        body, mut meter, ..
     } = coming;
     let body = Limited::new(body, LIST_BYTES).collect();
-    let whole = within(&cx.timers, call.time_left(), body)
+    let whole = within(&cx.timers, cx.timers.until(call.deadline), body)
         .await
         .and_then(Result::ok);
     let Some(whole) = whole else {
@@ -177,9 +172,6 @@ async fn read(cx: &Rc<Context>, call: &Call, coming: Coming) -> Option<Vec<Value
         return None;
     };
     meter.settle_free();
-    if let Some((_, provider)) = call.pinned.snapshot.upstream(upstream) {
-        cx.pool.put(provider, lease, cx.clock.monotonic());
-    }
     let mut list: Value = serde_json::from_slice(&whole.to_bytes()).ok()?;
     list.get_mut("data")?.as_array_mut().map(std::mem::take)
 }

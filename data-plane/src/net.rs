@@ -152,7 +152,4 @@ pub enum DialError {
     /// It took too long.
     #[error("connecting to the provider took too long")]
     TimedOut,
-    /// Both ends do not speak the same HTTP.
-    #[error("the provider's end does not speak HTTP/1.1")]
-    Http(#[source] hyper::Error),
 }

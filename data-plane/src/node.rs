@@ -20,6 +20,7 @@ use crate::{
     },
     context::{Context, Settings, Shared, Strangers},
     keys::{Asker, KeyResolver},
+    meter::Settled,
     metrics::{self, CoreCounters},
     net::{DialFactory, Listener},
     report::{self, Disk, EVENTS_KEEP, FileWork, Reporter},
@@ -70,7 +71,7 @@ pub struct Node {
     subscriber: Subscriber,
     asker: Asker,
     keeper: Option<Keeper>,
-    reporter: Reporter,
+    reporter: Reporter<Settled>,
 }
 
 /// Puts a node together.
@@ -195,7 +196,7 @@ pub struct Core {
 }
 
 impl Core {
-    /// Serves clients until drained. Needs a local task set around it.
+    /// Serves clients until drained. Needs a local runtime or task set around it.
     pub async fn serve(self, listener: Listener) {
         serve::serve(
             Context::new(self.shared, self.counters),
@@ -212,7 +213,7 @@ pub struct Background {
     subscriber: Subscriber,
     asker: Asker,
     keeper: Option<Keeper>,
-    reporter: Reporter,
+    reporter: Reporter<Settled>,
 }
 
 impl Background {

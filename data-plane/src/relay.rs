@@ -18,11 +18,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::{
-    attempt::{Call, Coming},
-    context::Context,
-    serve::Busy,
-};
+use crate::{attempt::Call, context::Context, meter::Meter, serve::Busy, upstream::Incoming};
 use events::Events;
 use plain::Plain;
 use source::Source;
@@ -49,29 +45,34 @@ impl AnswerBody {
         }
     }
 
-    /// The body of an answer that is still coming.
-    pub(crate) fn relay(cx: &Rc<Context>, call: &Call, status: u16, coming: Coming) -> Self {
-        let Coming {
-            head: _,
-            first,
-            body,
-            meter,
-            lease,
-            upstream,
-            events,
-        } = coming;
-        let source = Source::new(cx, call, body, lease, upstream);
-        let kind = if events && status == 200 && call.facts.stream {
-            Kind::Events(Box::new(Events::new(source, call, meter, first)))
-        } else {
-            Kind::Plain(Box::new(Plain::new(
-                source,
-                call.facts.endpoint,
-                meter,
-                status,
-            )))
-        };
-        Self { kind, guard: None }
+    /// A body in one piece that is still coming.
+    pub(crate) fn plain(
+        cx: &Rc<Context>,
+        call: &Call,
+        meter: Meter,
+        status: u16,
+        body: Incoming,
+    ) -> Self {
+        let (source, endpoint) = (Source::new(cx, body), call.facts.endpoint);
+        Self {
+            kind: Kind::Plain(Box::new(Plain::new(source, endpoint, meter, status))),
+            guard: None,
+        }
+    }
+
+    /// A stream of events, of which `first` came already.
+    pub(crate) fn events(
+        cx: &Rc<Context>,
+        call: &Call,
+        meter: Meter,
+        first: Bytes,
+        body: Incoming,
+    ) -> Self {
+        let source = Source::new(cx, body);
+        Self {
+            kind: Kind::Events(Box::new(Events::new(source, call, meter, first))),
+            guard: None,
+        }
     }
 
     /// Keeps `guard` until the answer is over.

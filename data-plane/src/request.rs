@@ -13,27 +13,30 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts,
+    uri::PathAndQuery,
+};
 use hyper::body::{Body as _, Incoming};
 use proxyxai_core::dialect::{
     Dialect, Endpoint, NoEndpoint,
     endpoint::{dialect_of_path, find},
     intent::{self, Intent},
 };
-use tokio::time::Instant;
 
 use crate::{
-    attempt::{self, Answer, Call},
+    attempt::{self, Answer, Call, Coming},
     body,
     config::Pinned,
     context::Context,
     edge,
     head::Head,
-    headers::{self, ANTHROPIC_VERSION, X_API_KEY, X_PROXYXAI_REQUEST_ID, X_REQUEST_ID},
+    headers::{ANTHROPIC_VERSION, X_API_KEY, X_PROXYXAI_REQUEST_ID, X_REQUEST_ID},
     identify,
     meter::{Caller, Facts},
     models,
     relay::AnswerBody,
+    request_id::RequestId,
     respond::{Failure, respond},
     visitor::Visitor,
 };
@@ -47,25 +50,23 @@ pub(crate) async fn serve(
 ) -> Response<AnswerBody> {
     let (began, request_id) = (cx.clock.monotonic(), cx.request_id());
     let (head, mut body) = request.into_parts();
-    let anthropic =
-        head.headers.contains_key(ANTHROPIC_VERSION) || head.headers.contains_key(X_API_KEY);
     let endpoint = find(head.method.as_str(), head.uri.path());
     let dialect = match endpoint {
-        Ok(endpoint) => endpoint.dialect(anthropic),
-        Err(_) => dialect_of_path(head.uri.path(), anthropic),
+        Ok(endpoint) => endpoint.dialect(|| speaks_anthropic(&head.headers)),
+        Err(_) => dialect_of_path(head.uri.path(), speaks_anthropic(&head.headers)),
     };
     let expects = head.headers.contains_key(header::EXPECT);
     let asked = Asked {
         endpoint,
         dialect,
-        request_id: &request_id,
+        request_id,
         seen,
         from: visitor.peer,
     };
     let exchange = exchange(&cx, head, &mut body, &asked);
     let mut response = match unless_ending(&cx, exchange).await {
         Ok(response) => response,
-        Err(failure) => respond(&failure, dialect, &request_id),
+        Err(failure) => respond(&failure, dialect, request_id.as_str()),
     };
     if !body.is_end_stream() {
         visitor.body_unread();
@@ -73,7 +74,7 @@ pub(crate) async fn serve(
             body::discard(&cx, body);
         }
     }
-    let name = HeaderValue::try_from(request_id).unwrap_or(HeaderValue::from_static(""));
+    let name = request_id.to_header();
     response
         .headers_mut()
         .entry(X_REQUEST_ID)
@@ -87,11 +88,16 @@ pub(crate) async fn serve(
     response
 }
 
+/// Paths that both dialects have are told apart by headers that only clients of Anthropic's API send.
+fn speaks_anthropic(headers: &HeaderMap) -> bool {
+    headers.contains_key(ANTHROPIC_VERSION) || headers.contains_key(X_API_KEY)
+}
+
 /// A request, as far as its head tells.
-struct Asked<'a> {
+struct Asked {
     endpoint: Result<Endpoint, NoEndpoint>,
     dialect: Dialect,
-    request_id: &'a str,
+    request_id: RequestId,
     /// What its raw bytes looked like.
     seen: Head,
     from: IpAddr,
@@ -115,7 +121,7 @@ async fn exchange(
     cx: &Rc<Context>,
     head: Parts,
     body: &mut Incoming,
-    asked: &Asked<'_>,
+    asked: &Asked,
 ) -> Result<Response<AnswerBody>, Failure> {
     let Asked {
         endpoint,
@@ -133,12 +139,18 @@ async fn exchange(
     let pinned = cx.config.current(); // 1 pin one configuration for the whole life
     let caller = identify::identify(cx, &pinned, &head.headers, endpoint, from).await?; // 2 who asks
     if endpoint == Endpoint::Models {
-        return models::answer(cx, &pinned, caller, dialect, head, request_id).await;
+        // Boxed, as all that is rare: the future of a request is moved once, and should be small.
+        return Box::pin(models::answer(
+            cx, pinned, caller, dialect, head, request_id,
+        ))
+        .await;
     }
     let body = body::read(cx, &head.headers, body).await?;
     let intent = intent::read(endpoint, &body)?; // 3 what they ask for
     caller.may_use(intent.model.as_str())?; // 4 whether they may
-    let call = plan(cx, pinned, caller, dialect, &intent, head, body, request_id); // 5 what is sent
+    let call = plan(
+        cx, pinned, caller, dialect, &intent, head, &body, request_id,
+    ); // 5 what is sent
     let answer = try_keys(cx, &call, &intent).await?; // 6 try, judge, try again
     Ok(relay(cx, &call, answer)) // 7 stream out; the attempt settles when the body ends or is dropped
 }
@@ -154,13 +166,11 @@ fn plan(
     dialect: Dialect,
     intent: &Intent,
     head: Parts,
-    body: Bytes,
-    request_id: &str,
+    body: &Bytes,
+    request_id: RequestId,
 ) -> Call {
-    let now = Instant::now();
     let mapped_model = pinned.snapshot.mapped(dialect, intent.model.as_str());
     Call {
-        pinned,
         dialect,
         method: head.method,
         path: head
@@ -169,24 +179,24 @@ fn plan(
             .cloned()
             .unwrap_or(PathAndQuery::from_static("/")),
         headers: head.headers,
-        body: intent.forward_body(&body, mapped_model.as_deref()),
+        body: intent.forward_body(body, mapped_model.as_deref()),
         hides_usage: intent.hides_usage(),
-        deadline: now.checked_add(cx.settings.request_timeout).unwrap_or(now),
-        facts: Rc::new(Facts {
-            request_id: request_id.to_owned(),
+        deadline: cx.timers.deadline(cx.settings.request_timeout),
+        facts: Arc::new(Facts {
+            request_id,
+            pinned,
             caller,
             endpoint: intent.endpoint,
             model: intent.model.as_str().to_owned(),
             mapped_model,
             stream: intent.stream,
-            body: body::apart(body),
         }),
     }
 }
 
 async fn try_keys(cx: &Rc<Context>, call: &Call, intent: &Intent) -> Result<Answer, Failure> {
     let model = intent.model.as_str();
-    match call.pinned.snapshot.pool(call.dialect, Some(model)) {
+    match call.facts.pinned.snapshot.pool(call.dialect, Some(model)) {
         Some((index, pool)) if pool.serves(call.facts.sent_model()) => {
             attempt::run(cx, call, (index, pool)).await
         }
@@ -207,21 +217,29 @@ pub(crate) fn relay(cx: &Rc<Context>, call: &Call, answer: Answer) -> Response<A
             *response.status_mut() =
                 StatusCode::from_u16(kept.status).unwrap_or(StatusCode::BAD_GATEWAY);
             *response.headers_mut() = kept.headers;
-            headers::answer(response.headers_mut(), kept.status == 429);
-            response.headers_mut().remove(header::CONTENT_LENGTH);
             response
         }
-        Answer::Coming(mut coming) => {
-            let status = coming.head.status;
-            let mut headers = std::mem::take(&mut coming.head.headers);
-            headers::answer(&mut headers, status == StatusCode::TOO_MANY_REQUESTS);
-            if coming.events {
-                // What is hidden or added changes the length; proxies on the way must not gather events.
-                headers.remove(header::CONTENT_LENGTH);
+        Answer::Coming(coming) => {
+            let Coming {
+                head,
+                first,
+                body,
+                meter,
+                events,
+            } = *coming;
+            let status = head.status;
+            let mut headers = head.headers_for(status.as_u16());
+            if events {
+                // Proxies on the way must not gather events.
                 headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
                 headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
             }
-            let mut response = Response::new(AnswerBody::relay(cx, call, status.as_u16(), *coming));
+            let mut response =
+                Response::new(if events && status == StatusCode::OK && call.facts.stream {
+                    AnswerBody::events(cx, call, meter, first, body)
+                } else {
+                    AnswerBody::plain(cx, call, meter, status.as_u16(), body)
+                });
             *response.status_mut() = status;
             *response.headers_mut() = headers;
             response

@@ -112,7 +112,7 @@ impl Connections {
 async fn keep_house(cx: Rc<Context>) {
     loop {
         sleep(SWEEP).await;
-        cx.pool.sweep(cx.clock.monotonic());
+        cx.pool.sweep();
     }
 }
 
@@ -158,7 +158,7 @@ async fn handle(
         visitor.body_unread();
         let dialect =
             proxyxai_core::dialect::endpoint::dialect_of_path(request.uri().path(), false);
-        let mut response = respond(&Failure::Overloaded, dialect, &cx.request_id());
+        let mut response = respond(&Failure::Overloaded, dialect, cx.request_id().as_str());
         response.body_mut().keep(busy);
         return Ok(response);
     }

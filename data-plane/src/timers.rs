@@ -39,6 +39,10 @@ struct Slot {
     waker: Option<Waker>,
 }
 
+/// A moment on a core's own clock of ticks. It costs nothing to look at, and is as coarse as an alarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Deadline(u64);
+
 /// One alarm. It takes a slot when it is first waited for, and gives it back when dropped.
 pub(crate) struct Alarm {
     timers: Rc<Timers>,
@@ -57,6 +61,17 @@ impl Timers {
             self.tick.set(self.tick.get().saturating_add(1));
             self.wake(|due, now| due <= now);
         }
+    }
+
+    /// The moment so long from now.
+    pub(crate) fn deadline(&self, after: Duration) -> Deadline {
+        Deadline(self.due(Some(after)))
+    }
+
+    /// How long it is until then, to the tick.
+    pub(crate) fn until(&self, deadline: Deadline) -> Duration {
+        let ticks = deadline.0.saturating_sub(self.tick.get());
+        TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
 
     /// Wakes every task that has an alarm, so that it looks at what changed for all.

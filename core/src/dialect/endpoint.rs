@@ -62,11 +62,11 @@ impl Endpoint {
     }
 
     /// The dialect of a request; models are told apart by a header that only Anthropic's clients send.
-    pub fn dialect(self, anthropic_header: bool) -> Dialect {
+    pub fn dialect(self, anthropic_header: impl FnOnce() -> bool) -> Dialect {
         match self {
             Self::ChatCompletions | Self::Embeddings => Dialect::OpenaiChat,
             Self::Messages => Dialect::AnthropicMessages,
-            Self::Models if anthropic_header => Dialect::AnthropicMessages,
+            Self::Models if anthropic_header() => Dialect::AnthropicMessages,
             Self::Models => Dialect::OpenaiChat,
         }
     }

@@ -42,28 +42,26 @@ pub fn members<E: From<NotAnObject>>(
     walk.space();
     if walk.peek() == Some(b'}') {
         walk.step();
-    } else {
-        loop {
-            walk.space();
-            let key = walk.string()?;
-            walk.space();
-            walk.expect(b':', "no `:` after a key")?;
-            walk.space();
-            let value = walk.value()?;
-            visit(Member { key, value })?;
-            walk.space();
-            match walk.take() {
-                Some(b',') => {}
-                Some(b'}') => break,
-                _ => return Err(walk.fault("neither `,` nor `}` after a value").into()),
-            }
-        }
+        walk.nothing_follows()?;
+        return Ok(());
     }
-    walk.space();
-    if walk.peek().is_some() {
-        Err(walk.fault("something after the object").into())
+    walk.members(&mut visit)
+}
+
+/// Visits the members behind the value that ends at `end`, up to the end of their object, after which nothing may follow.
+///
+/// # Errors
+/// What is wrong with the rest of the body, or what the visitor says.
+pub fn members_after<E: From<NotAnObject>>(
+    body: &[u8],
+    end: usize,
+    mut visit: impl FnMut(Member) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut walk = Walk { body, at: end };
+    if walk.goes_on()? {
+        walk.members(&mut visit)
     } else {
-        Ok(())
+        Ok(walk.nothing_follows()?)
     }
 }
 
@@ -79,6 +77,43 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Visits members up to the end of their object, and of the body.
+    fn members<E: From<NotAnObject>>(
+        &mut self,
+        visit: &mut impl FnMut(Member) -> Result<(), E>,
+    ) -> Result<(), E> {
+        loop {
+            self.space();
+            let key = self.string()?;
+            self.space();
+            self.expect(b':', "no `:` after a key")?;
+            self.space();
+            let value = self.value()?;
+            visit(Member { key, value })?;
+            if !self.goes_on()? {
+                return Ok(self.nothing_follows()?);
+            }
+        }
+    }
+
+    /// Whether another member follows a value.
+    fn goes_on(&mut self) -> Result<bool, NotAnObject> {
+        self.space();
+        match self.take() {
+            Some(b',') => Ok(true),
+            Some(b'}') => Ok(false),
+            _ => Err(self.fault("neither `,` nor `}` after a value")),
+        }
+    }
+
+    fn nothing_follows(&mut self) -> Result<(), NotAnObject> {
+        self.space();
+        match self.peek() {
+            Some(_) => Err(self.fault("something after the object")),
+            None => Ok(()),
+        }
+    }
+
     fn peek(&self) -> Option<u8> {
         self.body.get(self.at).copied()
     }

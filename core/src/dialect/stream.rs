@@ -54,7 +54,7 @@ impl StreamMeter {
     /// Watches the answer to a request; `hides` when the gateway asked for usage and the client did not.
     pub fn new(endpoint: Endpoint, hides: bool) -> Self {
         Self {
-            dialect: endpoint.dialect(false),
+            dialect: endpoint.dialect(|| false),
             hides,
             partial: BytesMut::new(),
             found: Found::Nothing,

@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::{
-    Endpoint,
-    scan::{self, NotAnObject},
-};
+use super::Endpoint;
+
+mod place;
+mod plain;
 
 /// Tokens by class; their sum is all that was consumed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,31 +51,44 @@ pub struct Usage {
 
 /// The usage of a whole answer that is not a stream; `None` when it reports none.
 pub fn usage_of_answer(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
-    let (mut usage, mut tier) = (None, None);
-    scan::members::<NotAnObject>(body, |member| {
-        match body.get(member.key.clone()) {
-            Some(b"usage") => usage = Some(member.value),
-            Some(b"service_tier") => tier = Some(member.value),
-            _ => {}
-        }
-        Ok(())
-    })
-    .ok()?;
-    let text = |range: Range<usize>| body.get(range).unwrap_or_default();
+    plain_usage(endpoint, body).or_else(|| general_usage(endpoint, body))
+}
+
+/// Usage as it nearly always stands in an answer: at its end, in plain form.
+fn plain_usage(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
+    let at = place::near_the_end(body)?;
     match endpoint {
-        Endpoint::Messages => serde_json::from_slice::<Option<AnthropicUsage>>(text(usage?))
-            .ok()?
-            .and_then(|u| u.usage()),
+        Endpoint::Messages => {
+            let (usage, end) = plain::anthropic(body, at)?;
+            place::rest(body, end)?;
+            usage.usage()
+        }
         Endpoint::ChatCompletions | Endpoint::Embeddings => {
-            let tier = tier
-                .and_then(|range| serde_json::from_slice(text(range)).ok())
-                .flatten();
-            serde_json::from_slice::<Option<OpenaiUsage>>(text(usage?))
-                .ok()?
-                .and_then(|u| u.usage(tier))
+            let (usage, end) = plain::openai(body, at)?;
+            usage.usage(tier(body, place::rest(body, end)?))
         }
         Endpoint::Models => None,
     }
+}
+
+fn general_usage(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
+    let place = place::anywhere(body)?;
+    let text = body.get(place.usage)?;
+    match endpoint {
+        Endpoint::Messages => serde_json::from_slice::<Option<AnthropicUsage>>(text)
+            .ok()??
+            .usage(),
+        Endpoint::ChatCompletions | Endpoint::Embeddings => {
+            serde_json::from_slice::<Option<OpenaiUsage>>(text)
+                .ok()??
+                .usage(tier(body, place.tier))
+        }
+        Endpoint::Models => None,
+    }
+}
+
+fn tier(body: &[u8], at: Option<Range<usize>>) -> Option<String> {
+    serde_json::from_slice(body.get(at?)?).ok()?
 }
 
 /// A count as providers write it: an integer, a whole float, or null.
@@ -120,7 +133,7 @@ impl<'de> Deserialize<'de> for Count {
 }
 
 /// `usage` of chat completions and embeddings, as OpenAI and those who follow it write it.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct OpenaiUsage {
     prompt_tokens: Option<Count>,
@@ -132,14 +145,14 @@ pub(super) struct OpenaiUsage {
     prompt_cache_hit_tokens: Count,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct PromptDetails {
     cached_tokens: Count,
     cache_write_tokens: Count,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct CompletionDetails {
     reasoning_tokens: Count,
@@ -171,7 +184,7 @@ impl OpenaiUsage {
                 output: self.output(prompt),
             },
             web_searches: 0,
-            tier: priced_tier(tier),
+            tier: tier.as_deref().and_then(priced_tier),
         })
     }
 
@@ -190,7 +203,7 @@ impl OpenaiUsage {
 }
 
 /// `usage` of messages, whole or of one event.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(super) struct AnthropicUsage {
     input_tokens: Option<Count>,
@@ -203,13 +216,13 @@ pub(super) struct AnthropicUsage {
     speed: Option<String>,
 }
 
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct CacheCreation {
     ephemeral_1h_input_tokens: Count,
 }
 
-#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct ServerToolUse {
     web_search_requests: Count,
@@ -257,13 +270,17 @@ impl AnthropicUsage {
                 output: count(self.output_tokens),
             },
             web_searches: self.server_tool_use.map_or(0, |t| t.web_search_requests.0),
-            tier: priced_tier(self.speed.clone())
-                .or_else(|| priced_tier(self.service_tier.clone())),
+            tier: self
+                .speed
+                .as_deref()
+                .and_then(priced_tier)
+                .or_else(|| self.service_tier.as_deref().and_then(priced_tier)),
         })
     }
 }
 
 /// A tier with prices of its own; the words for the usual one are dropped.
-fn priced_tier(tier: Option<String>) -> Option<String> {
-    tier.filter(|tier| !matches!(tier.as_str(), "default" | "standard" | "auto" | ""))
+fn priced_tier(tier: &str) -> Option<String> {
+    let usual = matches!(tier, "default" | "standard" | "auto" | "");
+    (!usual).then(|| tier.to_owned())
 }

@@ -13,23 +13,24 @@ use proxyxai_core::dialect::{
 };
 
 use super::source::{Piece, Source};
-use crate::{attempt::Call, meter::Meter};
+use crate::{attempt::Call, meter::Meter, request_id::RequestId};
 
 pub(super) struct Events {
     source: Option<Source>,
     dialect: Dialect,
-    request_id: String,
+    request_id: RequestId,
     stream: StreamMeter,
     meter: Meter,
     out: VecDeque<Bytes>,
 }
 
 impl Events {
-    pub(super) fn new(source: Source, call: &Call, meter: Meter, first: Bytes) -> Self {
+    pub(super) fn new(source: Source, call: &Call, mut meter: Meter, first: Bytes) -> Self {
+        meter.settle_down();
         let mut events = Self {
             source: Some(source),
             dialect: call.dialect,
-            request_id: call.facts.request_id.clone(),
+            request_id: call.facts.request_id,
             stream: StreamMeter::new(call.facts.endpoint, call.hides_usage),
             meter,
             out: VecDeque::new(),
@@ -122,7 +123,7 @@ impl Events {
                 self.dialect,
                 ErrorCode::UpstreamFailed,
                 message,
-                &self.request_id,
+                self.request_id.as_str(),
             );
             self.out.push_back(event.into());
         }

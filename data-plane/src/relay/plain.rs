@@ -56,7 +56,6 @@ impl Plain {
                 self.keep(&data);
                 if self.source.is_complete() {
                     self.settle();
-                    self.source.give_back();
                     self.done = true;
                 }
                 Some(Ok(data))

@@ -3,7 +3,6 @@
 use std::{
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
     task::{Context as Task, Poll},
     time::Duration,
 };
@@ -11,11 +10,9 @@ use std::{
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use proxyxai_core::route::pool::UpstreamKeyIndex;
 use tokio::time::timeout;
 
-use crate::{attempt::Call, config::Pinned, context::Context, pool::Lease, timers::Alarm};
+use crate::{context::Context, timers::Alarm, upstream::Incoming};
 
 /// How long the rest of a stream after its end mark may take before its connection is given up.
 const REST: Duration = Duration::from_secs(1);
@@ -23,10 +20,7 @@ const REST: Duration = Duration::from_secs(1);
 /// An answer's body.
 pub(super) struct Source {
     cx: Rc<Context>,
-    pinned: Arc<Pinned>,
-    upstream: UpstreamKeyIndex,
     body: Incoming,
-    lease: Option<Lease>,
     /// Starts again with every piece.
     silence: Alarm,
 }
@@ -44,19 +38,10 @@ pub(super) enum Piece {
 }
 
 impl Source {
-    pub(super) fn new(
-        cx: &Rc<Context>,
-        call: &Call,
-        body: Incoming,
-        lease: Lease,
-        upstream: UpstreamKeyIndex,
-    ) -> Self {
+    pub(super) fn new(cx: &Rc<Context>, body: Incoming) -> Self {
         Self {
             cx: Rc::clone(cx),
-            pinned: Arc::clone(&call.pinned),
-            upstream,
             body,
-            lease: Some(lease),
             silence: Alarm::new(&cx.timers, cx.settings.idle_timeout),
         }
     }
@@ -72,10 +57,7 @@ impl Source {
                     }
                 }
                 Poll::Ready(Some(Err(_))) => return Poll::Ready(Piece::Broken),
-                Poll::Ready(None) => {
-                    self.give_back();
-                    return Poll::Ready(Piece::End);
-                }
+                Poll::Ready(None) => return Poll::Ready(Piece::End),
                 Poll::Pending => return self.silence.poll(task).map(|()| Piece::Silent),
             }
         }
@@ -96,35 +78,14 @@ impl Source {
         self.body.size_hint()
     }
 
-    /// The body is complete: its connection can carry the next request.
-    pub(super) fn give_back(&mut self) {
-        if let Some((lease, (_, provider))) = self
-            .lease
-            .take()
-            .zip(self.pinned.snapshot.upstream(self.upstream))
-        {
-            self.cx.pool.put(provider, lease, self.cx.clock.monotonic());
-        }
-    }
-
     /// All that matters was handed out; what the provider still sends is read aside, so that the connection can be used again.
     pub(super) fn finish_aside(mut self) {
-        if self.lease.is_none() {
+        if self.is_complete() {
             return;
         }
         tokio::task::spawn_local(async move {
-            let rest = pin!(async {
-                while let Some(frame) = self.body.frame().await {
-                    if frame.is_err() {
-                        return false;
-                    }
-                }
-                true
-            });
-            let complete = timeout(REST, rest).await.unwrap_or(false);
-            if complete {
-                self.give_back();
-            }
+            let rest = pin!(async { while let Some(Ok(_)) = self.body.frame().await {} });
+            let _given_up_when_late = timeout(REST, rest).await;
         });
     }
 }

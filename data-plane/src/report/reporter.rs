@@ -8,6 +8,7 @@ use std::{
 };
 
 use proxyxai_core::ports::{Clock, Random};
+use proxyxai_proto::usage::v1::UsageEvent;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -42,8 +43,8 @@ pub struct Ports {
 }
 
 /// The report of one start of one node; does nothing until it runs.
-pub struct Reporter {
-    writer: Writer,
+pub struct Reporter<E> {
+    writer: Writer<E>,
     delivery: Delivery,
     earlier: VecDeque<Epoch>,
 }
@@ -52,11 +53,11 @@ pub struct Reporter {
 ///
 /// # Errors
 /// The node id cannot stand in a file name, the disk fails, or the count of starts cannot be read.
-pub fn open(
+pub fn open<E: Into<UsageEvent>>(
     node_id: &str,
     keep: Duration,
     ports: Ports,
-) -> Result<(EventSender, Reporter), OpenError> {
+) -> Result<(EventSender<E>, Reporter<E>), OpenError> {
     let first = u64::try_from(ports.clock.unix_ms()).unwrap_or(0).max(1);
     let (journal, earlier) =
         Journal::open(Arc::clone(&ports.disk), node_id, first).map_err(OpenError)?;
@@ -94,7 +95,7 @@ pub fn open(
     ))
 }
 
-impl Reporter {
+impl<E: Into<UsageEvent>> Reporter<E> {
     /// The number of this start.
     pub fn epoch(&self) -> u64 {
         self.writer.epoch.number

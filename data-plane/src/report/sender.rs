@@ -17,10 +17,10 @@ pub(super) const FULL: usize = 1_000;
 /// Longest model name in an event, in bytes: a longer one is no model, and must not make a batch too large to send.
 const MODEL_MAX: usize = 1_024;
 
-/// Takes events in; one per core, cheap to clone.
-#[derive(Clone)]
-pub struct EventSender {
-    events: mpsc::Sender<UsageEvent>,
+/// Takes events in; one per core, cheap to clone. An event comes as `E`, whatever costs its core the least, and is brought into the
+/// form that leaves the node on the writer's thread.
+pub struct EventSender<E> {
+    events: mpsc::Sender<E>,
     shared: Arc<Intake>,
 }
 
@@ -54,12 +54,12 @@ pub(super) struct Intake {
 }
 
 /// The other end: all events of all cores.
-pub(super) struct EventReceiver {
-    events: mpsc::Receiver<UsageEvent>,
+pub(super) struct EventReceiver<E> {
+    events: mpsc::Receiver<E>,
     pub(super) shared: Arc<Intake>,
 }
 
-pub(super) fn channel() -> (EventSender, EventReceiver) {
+pub(super) fn channel<E>() -> (EventSender<E>, EventReceiver<E>) {
     let (sender, receiver) = mpsc::channel();
     let shared = Arc::new(Intake {
         waiting: AtomicUsize::new(0),
@@ -78,14 +78,18 @@ pub(super) fn channel() -> (EventSender, EventReceiver) {
     )
 }
 
-impl EventSender {
-    /// Hands an event in. Never blocks.
-    pub fn push(&self, mut event: UsageEvent) {
-        if event.model.len() > MODEL_MAX {
-            event
-                .model
-                .truncate(event.model.floor_char_boundary(MODEL_MAX));
+impl<E> Clone for EventSender<E> {
+    fn clone(&self) -> Self {
+        Self {
+            events: self.events.clone(),
+            shared: Arc::clone(&self.shared),
         }
+    }
+}
+
+impl<E> EventSender<E> {
+    /// Hands an event in. Never blocks.
+    pub fn push(&self, event: E) {
         self.shared.counters.queued.fetch_add(1, Ordering::Relaxed);
         let before = self.shared.waiting.fetch_add(1, Ordering::AcqRel);
         if self.events.send(event).is_err() {
@@ -109,11 +113,20 @@ impl EventSender {
     }
 }
 
-impl EventReceiver {
+impl<E: Into<UsageEvent>> EventReceiver<E> {
     /// Takes up to `max` events without waiting. They count as waiting until [`Intake::durable`].
     pub(super) fn take(&mut self, max: usize) -> Vec<UsageEvent> {
-        self.events.try_iter().take(max).collect()
+        let events = self.events.try_iter().take(max);
+        events.map(|event| cut_model(event.into())).collect()
     }
+}
+
+fn cut_model(mut event: UsageEvent) -> UsageEvent {
+    if event.model.len() > MODEL_MAX {
+        let end = event.model.floor_char_boundary(MODEL_MAX);
+        event.model.truncate(end);
+    }
+    event
 }
 
 impl Intake {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use proxyxai_core::ports::Clock;
+use proxyxai_proto::usage::v1::UsageEvent;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -58,8 +59,8 @@ enum Flushed {
 }
 
 /// Writes the current epoch.
-pub(super) struct Writer {
-    pub(super) events: EventReceiver,
+pub(super) struct Writer<E> {
+    pub(super) events: EventReceiver<E>,
     pub(super) journal: Arc<Mutex<Journal>>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) epoch: Epoch,
@@ -69,7 +70,7 @@ pub(super) struct Writer {
     pub(super) keep: Duration,
 }
 
-impl Writer {
+impl<E: Into<UsageEvent>> Writer<E> {
     /// Writes until `shutdown`, then what is left.
     pub(super) async fn run(
         mut self,

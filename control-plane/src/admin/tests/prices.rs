@@ -6,9 +6,9 @@ use proxyxai_proto::admin::v1::{
     ListPriceTablesRequest, PriceTableView, PutPriceTableRequest,
     price_service_server::PriceService as _,
 };
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
-use super::{World, fields, refused};
+use super::{World, by_root, fields, refused};
 
 /// A table with one price.
 fn table(version: &str, input: u64) -> Vec<u8> {
@@ -23,7 +23,7 @@ impl World {
         let request = PutPriceTableRequest {
             content: content.to_vec(),
         };
-        let put = self.prices.put_price_table(Request::new(request)).await?;
+        let put = self.prices.put_price_table(by_root(request)).await?;
         Ok(put.into_inner().price_table.unwrap())
     }
 
@@ -36,15 +36,12 @@ impl World {
             version: version.into(),
             resource_version,
         };
-        let done = self
-            .prices
-            .activate_price_table(Request::new(request))
-            .await?;
+        let done = self.prices.activate_price_table(by_root(request)).await?;
         Ok(done.into_inner().price_table.unwrap())
     }
 
     async fn versions(&self) -> Vec<(String, bool)> {
-        let request = Request::new(ListPriceTablesRequest::default());
+        let request = by_root(ListPriceTablesRequest::default());
         let page = self
             .prices
             .list_price_tables(request)
@@ -100,7 +97,7 @@ async fn one_table_is_in_force_and_none_ever_changes() {
     let delete = |version: &str| {
         world
             .prices
-            .delete_price_table(Request::new(DeletePriceTableRequest {
+            .delete_price_table(by_root(DeletePriceTableRequest {
                 version: version.into(),
                 resource_version: 0,
             }))
@@ -116,11 +113,9 @@ async fn one_table_is_in_force_and_none_ever_changes() {
         "there is no price table `none`",
     );
     let get = |version: &str| {
-        world
-            .prices
-            .get_price_table(Request::new(GetPriceTableRequest {
-                version: version.into(),
-            }))
+        world.prices.get_price_table(by_root(GetPriceTableRequest {
+            version: version.into(),
+        }))
     };
     assert_eq!(get("").await.unwrap().into_inner().content, table("a-1", 5));
     assert_eq!(get(&shipped).await.unwrap().into_inner().content, SHIPPED);

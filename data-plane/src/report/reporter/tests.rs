@@ -133,7 +133,7 @@ async fn serve_one(books: Shared, line: Line, mut stream: ReportStream) {
 
 /// One start of a node.
 struct Node {
-    sender: EventSender,
+    sender: EventSender<UsageEvent>,
     pushed: Vec<String>,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
