@@ -50,6 +50,10 @@ const MAX_EDITS: usize = (MAX_OPS - 1 - audit::OPS) / 2;
 const ECHO: Duration = Duration::from_secs(10);
 
 /// One step of a change.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful of them live for the time of one call"
+)]
 pub(crate) enum Edit {
     /// Put, with secrets in plain.
     Put(StoredResource),
