@@ -57,7 +57,7 @@ pub struct All {
 /// What can be done with one node.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Forget a node that will not come back; it must not run any more.
+    /// Take a node out: it is forgotten, and its certificate is refused from now on; it must not run any more.
     Remove {
         /// Its id.
         id: String,

@@ -10,6 +10,11 @@ use proxyxai_data_plane::{
     control_tls::{self, ClientIdentity},
     enroll::{self, EnrollError, Enrolled},
 };
+use proxyxai_proto::config::v1::{
+    Hello, StreamRequest, config_service_client::ConfigServiceClient, stream_request,
+    stream_response,
+};
+use tokio_stream::StreamExt as _;
 use xai::system::SystemClock;
 
 use super::process::{Gateway, Home};
@@ -75,6 +80,66 @@ async fn whoever_is_not_the_pinned_authority_learns_nothing() {
         control_tls::channel(&gateway.grpc.to_string(), made.authority, Some(forged)).unwrap();
     let said = enroll::join(channel, &made, "node-a", &SystemClock::start()).await;
     assert!(matches!(said, Err(EnrollError::Unreachable(_))));
+    gateway.stop().await;
+}
+
+/// The first words on a stream of the configuration that is opened with the certificate of a node and names itself.
+async fn says(
+    gateway: &Gateway,
+    token: &JoinToken,
+    certificate: &Arc<ClientIdentity>,
+    itself: &str,
+) -> Result<Option<stream_response::Message>, tonic::Code> {
+    let identity = Some(Arc::clone(certificate));
+    let channel =
+        control_tls::channel(&gateway.grpc.to_string(), token.authority, identity).unwrap();
+    let hello = stream_request::Message::Hello(Hello {
+        node_id: itself.to_owned(),
+        ..Hello::default()
+    });
+    let hello = StreamRequest {
+        message: Some(hello),
+    };
+    let requests = tokio_stream::iter([hello]).chain(tokio_stream::pending());
+    let mut client = ConfigServiceClient::new(channel);
+    let mut answers = match client.stream(requests).await {
+        Ok(answers) => answers.into_inner(),
+        Err(status) => return Err(status.code()),
+    };
+    let first = answers.message().await.map_err(|status| status.code())?;
+    Ok(first.and_then(|first| first.message))
+}
+
+#[tokio::test]
+async fn a_stream_names_the_node_of_its_certificate_until_that_is_removed() {
+    let home = Home::new();
+    let gateway = home.start(&[]).await;
+    let token = token(&home, "--uses 2").await;
+    let mut certificates = Vec::new();
+    for node in ["node-a", "node-b"] {
+        let identity = Arc::new(ClientIdentity::default());
+        let enrolled = join(&gateway, &token, node).await.unwrap();
+        enrolled.show(&identity).unwrap();
+        certificates.push(identity);
+    }
+    let (a, b) = (&certificates[0], &certificates[1]);
+    let greeted = says(&gateway, &token, a, "node-a").await.unwrap();
+    assert!(matches!(
+        greeted,
+        Some(stream_response::Message::ServerHello(_))
+    ));
+    let other = says(&gateway, &token, a, "node-b").await;
+    assert_eq!(other.err(), Some(tonic::Code::PermissionDenied));
+
+    // It never had a stream: what stands is that it joined.
+    let removed = home.xai("node remove node-b").await;
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    let gone = says(&gateway, &token, b, "node-b").await;
+    assert_eq!(gone.err(), Some(tonic::Code::Unauthenticated));
+    let nobody = home.xai("node remove node-b").await;
+    assert!(nobody.err.contains("node-b"), "{nobody:?}");
+    let trail = home.json("audit list").await.to_string();
+    assert!(trail.contains("RemoveNode"), "{trail}");
     gateway.stop().await;
 }
 
