@@ -4,6 +4,7 @@
 //! the node); a node that was removed gets no certificate again; of tokens and renewal secrets only keyed hashes are kept.
 
 mod service;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -35,7 +36,8 @@ use crate::{
     },
 };
 
-pub(crate) use service::{JoinServer, JoinTokenServer};
+pub(crate) use service::JoinServer;
+pub(crate) use tokens::JoinTokenServer;
 
 /// What stands before a node's id in the name of the credential that its certificate makes.
 pub(crate) const NODE_CREDENTIAL: &str = "node/";

@@ -87,9 +87,8 @@ impl KeyTerms {
             };
             self.change(previous, |shard| shard.insert(previous, kept));
         }
-        self.change(digest, |shard| {
-            shard.insert(digest, Kept::Terms(own, previous))
-        });
+        let kept = Kept::Terms(own, previous);
+        self.change(digest, |shard| shard.insert(digest, kept));
         Ok(())
     }
 
