@@ -16,6 +16,7 @@ const PROTOS: &[&str] = &[
     "proxyxai/admin/v1/price.proto",
     "proxyxai/store/v1/stored.proto",
     "proxyxai/store/v1/credential.proto",
+    "proxyxai/node/v1/copy.proto",
 ];
 
 fn main() -> io::Result<()> {
@@ -31,6 +32,7 @@ fn main() -> io::Result<()> {
         .skip_debug([
             "proxyxai.config.v1.UpstreamKey",
             "proxyxai.config.v1.ServerHello",
+            "proxyxai.node.v1.ConfigCopy",
             "proxyxai.admin.v1.CreateUpstreamKeyRequest",
             "proxyxai.admin.v1.UpdateUpstreamKeyRequest",
             "proxyxai.admin.v1.CreateKeyResponse",

@@ -80,6 +80,7 @@ impl ConfigService for ConfigServer {
                 .unwrap_or(u32::MAX),
             view_key: self.view_key.to_vec(),
             pepper: self.pepper.expose().to_vec(),
+            ..ServerHello::default()
         });
         let session = Session {
             published: self.config.subscribe(),
@@ -223,7 +224,7 @@ impl Session {
                 }
                 _ = bookmark.tick() => {
                     let head = Some(sent.version.into());
-                    self.send(StreamResponse { message: Some(Message::Bookmark(Bookmark { head })) }).await?;
+                    self.send(StreamResponse { message: Some(Message::Bookmark(Bookmark { head, ..Bookmark::default() })) }).await?;
                 }
             }
         }

@@ -268,7 +268,7 @@ impl ConfigStore {
             .for_each(|change| next.content.apply(change));
         let snapshot = state
             .snapshot
-            .advance(version, &next.content, &changes, &state.content)
+            .advance(version, &next.content, &changes)
             .map_err(Fault::Rejected)?;
         next.snapshot = Arc::new(snapshot);
         txn.then.push(Op::Put(

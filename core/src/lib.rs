@@ -7,6 +7,7 @@ pub mod access;
 pub mod account;
 pub mod audit;
 pub mod dialect;
+pub mod freshness;
 pub mod idempotency;
 pub mod money;
 pub mod ports;

@@ -6,12 +6,14 @@
 pub mod checks;
 pub mod compile;
 pub mod content;
+pub mod invalidation;
 pub mod key_table;
 pub mod key_terms;
 pub mod version;
 
 pub use compile::{Provider, ProviderIndex, Rejection, Snapshot, UpstreamKey};
 pub use content::{Change, Content, Digest, ResourceKind, ResourceName};
-pub use key_table::{KeyRecord, KeyTable};
+pub use invalidation::{Heard, InvalidationLog};
+pub use key_table::{KeyId, KeyRecord, KeyTable, KeyTableBuilder};
 pub use key_terms::KeyTerms;
 pub use version::Version;

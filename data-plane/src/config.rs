@@ -5,14 +5,19 @@
 
 pub mod backoff;
 pub mod control;
-mod freshness;
-mod held;
+pub(crate) mod copy;
+pub mod credential;
+pub(crate) mod held;
 pub mod pinned;
 #[cfg(test)]
 pub(crate) mod sample;
 mod session;
+mod standing;
 pub mod subscriber;
 
-pub use control::{ControlChannel, NodeCredential};
-pub use pinned::{ConfigHandle, NodeState, Pinned, UpstreamCredential};
+pub use control::ControlPlanes;
+pub use copy::CopyPorts;
+pub use credential::{ControlChannel, NodeCredential};
+pub use pinned::{ConfigHandle, Pinned, UpstreamCredential};
+pub use proxyxai_core::freshness::NodeState;
 pub use subscriber::{Identity, Subscriber};

@@ -10,12 +10,15 @@ use std::{
 };
 
 use moka::sync::Cache;
-use proxyxai_core::ports::{Clock, Random, random_bytes};
+use proxyxai_core::{
+    freshness::MAX_STALE,
+    ports::{Clock, Random, random_bytes},
+};
 use tokio::task::JoinSet;
 
 use crate::{
     config::ConfigHandle,
-    keys::KeyResolver,
+    keys::{KeyResolver, REMEMBERED},
     meter::Settled,
     metrics::CoreCounters,
     net::{Dial, DialFactory},
@@ -50,6 +53,12 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How long requests in flight may take to end when the node stops.
     pub drain: Duration,
+    /// How long the node serves without proof that its configuration is the newest, unless its control plane says something else.
+    pub max_stale: Duration,
+    /// Most virtual keys that are preloaded; with more of them, keys and accounts are looked up on demand.
+    pub preload_max: u64,
+    /// Keys that are remembered of those looked up on demand.
+    pub keys_remembered: u64,
 }
 
 impl Default for Settings {
@@ -66,6 +75,9 @@ impl Default for Settings {
             max_connections: 20_000,
             max_in_flight: 10_000,
             drain: Duration::from_secs(30),
+            max_stale: MAX_STALE,
+            preload_max: 1_000_000,
+            keys_remembered: REMEMBERED,
         }
     }
 }

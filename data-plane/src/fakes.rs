@@ -28,7 +28,7 @@ use tonic::{
     transport::{Endpoint, Server},
 };
 
-use crate::config::{ControlChannel, NodeCredential};
+use crate::config::{ControlChannel, ControlPlanes, NodeCredential};
 
 type Incoming = mpsc::UnboundedSender<io::Result<DuplexStream>>;
 
@@ -47,6 +47,11 @@ impl Line {
         NodeCredential::new(&"node-credential".to_owned().into())
             .unwrap()
             .on(channel)
+    }
+
+    /// The only control plane is at the end of this line.
+    pub(crate) fn planes(&self) -> ControlPlanes {
+        ControlPlanes::new(vec![self.channel()], &Still).unwrap()
     }
 
     /// Lets a server answer from now on.

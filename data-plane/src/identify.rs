@@ -9,14 +9,21 @@ use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use proxyxai_core::{
     account::{
         admission,
-        key::{self, InvalidKey},
+        key::{self, InvalidKey, KeyDigest},
         limits::Asked,
     },
     dialect::Endpoint,
+    freshness::NodeState,
+    snapshot::KeyId,
 };
 
 use crate::{
-    config::Pinned, context::Context, headers::X_API_KEY, meter::Caller, respond::Failure,
+    config::Pinned,
+    context::Context,
+    headers::X_API_KEY,
+    keys::{ResolveError, Resolved},
+    meter::Caller,
+    respond::Failure,
 };
 
 /// Finds the caller, or says why not. What the head of the request tells of its wish is judged here, before the body is read.
@@ -27,6 +34,9 @@ pub(crate) async fn identify(
     endpoint: Endpoint,
     from: IpAddr,
 ) -> Result<Caller, Failure> {
+    if cx.config.state() == NodeState::Expired {
+        return Err(Failure::Expired);
+    }
     let shown = credential(headers)?;
     let text = match key::parse(shown) {
         Ok(text) => text,
@@ -39,7 +49,7 @@ pub(crate) async fn identify(
             accounts: Arc::clone(&pinned.snapshot.accounts),
         },
         None if cx.strangers.must_wait(from) => return Err(Failure::Stranger),
-        None => match Box::pin(cx.keys.resolve(digest)).await {
+        None => match Box::pin(resolve(cx, text.id(), digest)).await {
             Ok(Some(found)) => Caller {
                 key: found.key,
                 accounts: found.accounts,
@@ -59,6 +69,16 @@ pub(crate) async fn identify(
     admission::admit(&caller.key, &caller.accounts, now, &asked)
         .map_err(|refusal| Failure::refused(&caller.key, refusal))?;
     Ok(caller)
+}
+
+async fn resolve(
+    cx: &Context,
+    id: &str,
+    digest: KeyDigest,
+) -> Result<Option<Resolved>, ResolveError> {
+    // A text of the right form has an id of the right form.
+    let id = KeyId::new(id).ok_or(ResolveError::Unavailable)?;
+    cx.keys.resolve(id, digest).await
 }
 
 fn wrong(cx: &Context, from: IpAddr, reason: InvalidKey) -> Failure {

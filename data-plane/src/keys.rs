@@ -1,14 +1,13 @@
 //! Looks virtual keys up that the snapshot does not hold: asks the control plane, and remembers what it said.
 //!
 //! Invariants: only the control plane's own answer makes an authoritative "no such key"; when it cannot be asked the answer is
-//! [`ResolveError::Unavailable`] (law 12). An answer is used only while it is at least as new as the configuration in force, so
-//! that nothing older than a change is admitted once the change arrived, whatever was in flight (law 11). A remembered "no" is
-//! used only by a node that is not stale: a stale one may have missed the key's creation. Memory is bounded.
-//!
-//! The rule by versions drops everything that was remembered at each change of the configuration. That costs one question per
-//! key that the snapshot does not hold, and the snapshot holds nearly all of them.
+//! [`ResolveError::Unavailable`] (law 12). After a change of a key or account was noted, nothing older is admitted, whatever answers
+//! are in flight (law 11): an answer is remembered and handed out only if no later change is in the invalidation log. A
+//! remembered "no" is used only by a node that is in touch with its control plane: another one may have missed the key's
+//! creation. Memory is bounded, and nothing in it ends by time: what works goes on working while the control plane is away.
 
 mod asker;
+mod memory;
 
 use std::{
     sync::{
@@ -18,19 +17,20 @@ use std::{
     time::Duration,
 };
 
-use moka::{ops::compute::Op, sync::Cache};
 use proxyxai_core::{
     account::{key::KeyDigest, terms::Key, tree::AccountTree},
-    snapshot::Version,
+    snapshot::{KeyId, ResourceName, Version},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use asker::Asker;
+pub(crate) use memory::Remembered;
+use memory::{Memory, Recall};
 
-use crate::config::{ConfigHandle, NodeState};
+use crate::config::ConfigHandle;
 
-/// Answers that are remembered.
-const REMEMBERED: u64 = 100_000;
+/// Answers that are remembered, unless something else is said.
+pub const REMEMBERED: u64 = 200_000;
 /// Requests that may wait for an answer at the same time.
 const WAITING: usize = 4_096;
 /// How long a request waits.
@@ -54,7 +54,7 @@ pub struct KeyResolver {
 
 struct Shared {
     config: ConfigHandle,
-    answers: Cache<KeyDigest, Answer>,
+    memory: Memory,
     waiting: Semaphore,
     counters: ResolveCounters,
 }
@@ -70,28 +70,35 @@ pub struct ResolveCounters {
     pub negative: AtomicU64,
     /// The control plane did not answer in time, or too many were asking.
     pub unavailable: AtomicU64,
-}
-
-/// What the control plane said about a digest.
-#[derive(Clone)]
-struct Answer {
-    as_of: Version,
-    found: Option<Resolved>,
+    /// Answers from before a change that was noted meanwhile; they were asked for again.
+    pub outrun: AtomicU64,
+    /// Milliseconds since they were learned, summed over the hits.
+    pub hit_age_ms: AtomicU64,
 }
 
 /// One request that waits for an answer.
 struct Question {
+    id: KeyId,
     digest: KeyDigest,
     answer: oneshot::Sender<Answer>,
 }
 
+/// What came of a question.
+#[derive(Debug, Clone)]
+struct Answer {
+    found: Option<Resolved>,
+    /// How many changes had been noted when it was admitted.
+    noted: u64,
+}
+
 impl KeyResolver {
-    /// A resolver, and what asks on its behalf: run that on the runtime that owns the channel to the control plane.
-    pub fn new(config: ConfigHandle) -> (Self, Asker) {
+    /// A resolver that remembers so many keys, and what asks on its behalf: run that on the runtime that owns the channel to the
+    /// control plane.
+    pub fn new(config: ConfigHandle, remembered: u64) -> (Self, Asker) {
         let (questions, asked) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             config,
-            answers: Cache::new(REMEMBERED),
+            memory: Memory::new(remembered),
             waiting: Semaphore::new(WAITING),
             counters: ResolveCounters::default(),
         });
@@ -104,20 +111,24 @@ impl KeyResolver {
         )
     }
 
-    /// Whether a key with this digest exists; `None` is authoritative.
+    /// Whether a key with this id and digest exists; `None` is authoritative.
     ///
     /// # Errors
     /// [`ResolveError`] when the control plane cannot say now.
-    pub async fn resolve(&self, digest: KeyDigest) -> Result<Option<Resolved>, ResolveError> {
+    pub async fn resolve(
+        &self,
+        id: KeyId,
+        digest: KeyDigest,
+    ) -> Result<Option<Resolved>, ResolveError> {
         let counters = &self.shared.counters;
-        let result = match self.shared.remembered(&digest) {
-            Some(answer) => {
+        let result = match self.shared.recall(&id, &digest) {
+            Some(found) => {
                 counters.hits.fetch_add(1, Ordering::Relaxed);
-                Ok(answer.found)
+                Ok(found)
             }
             None => {
                 counters.misses.fetch_add(1, Ordering::Relaxed);
-                self.ask(digest).await
+                self.ask(id, digest).await
             }
         };
         match &result {
@@ -133,8 +144,61 @@ impl KeyResolver {
         &self.shared.counters
     }
 
-    async fn ask(&self, digest: KeyDigest) -> Result<Option<Resolved>, ResolveError> {
-        if self.shared.config.state() == NodeState::Waiting {
+    /// How many keys and accounts are remembered.
+    pub fn remembered(&self) -> (u64, u64) {
+        self.shared.memory.sizes()
+    }
+
+    /// Up to where changes were noted.
+    pub(crate) fn through(&self) -> Version {
+        self.shared.memory.through()
+    }
+
+    /// Notes changes; others up to the same version may be still to come.
+    pub(crate) fn note(&self, names: impl IntoIterator<Item = ResourceName>, at: Version) {
+        self.shared.memory.note(names, at);
+    }
+
+    /// Notes all changes between two versions; when some before them were missed, nothing that is remembered is used any more.
+    pub(crate) fn take(
+        &self,
+        from: Version,
+        to: Version,
+        names: impl IntoIterator<Item = ResourceName>,
+    ) {
+        self.shared.memory.take(from, to, names);
+    }
+
+    /// There were no other changes up to here.
+    pub(crate) fn advance(&self, to: Version) {
+        self.shared.memory.advance(to);
+    }
+
+    /// Anything may have changed up to here.
+    pub(crate) fn miss(&self, to: Version) {
+        self.shared.memory.miss(to);
+    }
+
+    /// Whether an answer about this name, true at `as_of`, could be used.
+    #[cfg(test)]
+    pub(crate) fn admits(&self, name: &ResourceName, as_of: Version) -> bool {
+        self.shared.memory.admits(name, as_of)
+    }
+
+    /// What is remembered of keys that exist, for the disk.
+    pub(crate) fn export(&self) -> Remembered {
+        self.shared.memory.export()
+    }
+
+    /// Remembers what an earlier process did.
+    pub(crate) fn import(&self, remembered: Remembered) {
+        self.shared
+            .memory
+            .import(remembered, self.shared.config.elapsed());
+    }
+
+    async fn ask(&self, id: KeyId, digest: KeyDigest) -> Result<Option<Resolved>, ResolveError> {
+        if !self.shared.config.state().serves() {
             return Err(ResolveError::Unavailable);
         }
         let _waiting = self
@@ -145,12 +209,17 @@ impl KeyResolver {
         let answered = tokio::time::timeout(DEADLINE, async {
             loop {
                 let (answer, answered) = oneshot::channel();
+                let question = Question { id, digest, answer };
                 self.questions
-                    .send(Question { digest, answer })
+                    .send(question)
                     .map_err(|_| ResolveError::Unavailable)?;
                 let answer = answered.await.map_err(|_| ResolveError::Unavailable)?;
-                if self.shared.is_current(&answer) {
+                // A change that was noted since then may be of this very key.
+                if answer.noted == self.shared.memory.noted() {
                     return Ok(answer.found);
+                }
+                if let Some(found) = self.shared.recall(&id, &digest) {
+                    return Ok(found);
                 }
             }
         });
@@ -159,27 +228,18 @@ impl KeyResolver {
 }
 
 impl Shared {
-    fn is_current(&self, answer: &Answer) -> bool {
-        answer.as_of >= self.config.version()
-    }
-
-    fn remembered(&self, digest: &KeyDigest) -> Option<Answer> {
-        let answer = self
-            .answers
-            .get(digest)
-            .filter(|answer| self.is_current(answer))?;
-        let may_have_changed = matches!(self.config.state(), NodeState::Stale | NodeState::Waiting);
-        (answer.found.is_some() || !may_have_changed).then_some(answer)
-    }
-
-    /// Remembers an answer, unless a newer one is remembered already.
-    fn remember(&self, digest: KeyDigest, answer: &Answer) {
-        self.answers
-            .entry(digest)
-            .and_compute_with(|old| match old {
-                Some(old) if old.value().as_of > answer.as_of => Op::Nop,
-                Some(_) | None => Op::Put(answer.clone()),
-            });
+    /// What is remembered of a key, as far as it may be used.
+    fn recall(&self, id: &KeyId, digest: &KeyDigest) -> Option<Option<Resolved>> {
+        match self.memory.recall(id, digest) {
+            Recall::Found(found, learned) => {
+                let age = self.config.elapsed().saturating_sub(learned);
+                let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+                self.counters.hit_age_ms.fetch_add(age, Ordering::Relaxed);
+                Some(Some(found))
+            }
+            Recall::Absent => self.config.in_touch().then_some(None),
+            Recall::Unknown => None,
+        }
     }
 }
 

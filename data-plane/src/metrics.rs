@@ -176,11 +176,10 @@ pub(crate) fn render(cores: &[std::sync::Arc<CoreCounters>], out: &mut String) {
         );
     }
     let total_ms = sum(&|core| Some(&core.latency_sum_ms));
-    let _to_a_string = writeln!(
+    seconds(
         out,
-        "xai_time_to_answer_seconds_sum {}.{:03}",
-        total_ms / 1000,
-        total_ms % 1000
+        "xai_time_to_answer_seconds_sum",
+        Duration::from_millis(total_ms),
     );
     line(out, "xai_time_to_answer_seconds_count", "", below);
     let one = |out: &mut String, name: &str, kind: &str, help: &str, value: u64| {
@@ -225,4 +224,9 @@ pub(crate) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 /// One sample.
 pub(crate) fn line(out: &mut String, name: &str, labels: &str, value: u64) {
     let _to_a_string = writeln!(out, "{name}{labels} {value}");
+}
+
+/// One sample that is a time, in seconds.
+pub(crate) fn seconds(out: &mut String, name: &str, time: Duration) {
+    let _to_a_string = writeln!(out, "{name} {}.{:03}", time.as_secs(), time.subsec_millis());
 }

@@ -12,7 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::{
-    config::{ConfigHandle, ControlChannel, Identity, NodeCredential, NodeState, Subscriber},
+    config::{
+        ConfigHandle, ControlPlanes, CopyPorts, Identity, NodeCredential, NodeState, Subscriber,
+        control::NoControlPlane,
+        copy::{self, Keeper},
+        credential::InvalidCredential,
+    },
     context::{Context, Settings, Shared, Strangers},
     keys::{Asker, KeyResolver},
     meter::Settled,
@@ -28,14 +33,16 @@ pub struct Ports {
     pub clock: Arc<dyn Clock>,
     /// Makes ids.
     pub random: Arc<dyn Random>,
-    /// The way to the control plane.
-    pub channel: Channel,
+    /// The ways to the control planes, at least one; see [`crate::config::control::with_timeouts`].
+    pub channels: Vec<Channel>,
     /// What the node shows there.
     pub credential: SecretString,
     /// Names the node; stays the same across starts.
     pub node_id: String,
     /// Holds the event files.
     pub disk: Arc<dyn Disk>,
+    /// Where a copy of what the node holds is kept; without one it cannot start before it reached a control plane.
+    pub copy: Option<CopyPorts>,
     /// Where work on files is done.
     pub file_work: FileWork,
     /// Makes the dialler of each core.
@@ -47,7 +54,10 @@ pub struct Ports {
 pub enum StartError {
     /// The credential cannot be sent.
     #[error(transparent)]
-    Credential(#[from] crate::config::control::InvalidCredential),
+    Credential(#[from] InvalidCredential),
+    /// There is no control plane to talk to.
+    #[error(transparent)]
+    NoControlPlane(#[from] NoControlPlane),
     /// The event files cannot be used.
     #[error(transparent)]
     Events(#[from] report::OpenError),
@@ -57,37 +67,59 @@ pub enum StartError {
 pub struct Node {
     shared: Shared,
     cores: Vec<Arc<CoreCounters>>,
-    channel: ControlChannel,
+    planes: ControlPlanes,
     subscriber: Subscriber,
     asker: Asker,
+    keeper: Option<Keeper>,
     reporter: Reporter<Settled>,
 }
 
 /// Puts a node together.
 ///
 /// # Errors
-/// When its credential or its event files cannot be used.
+/// When its credential or its event files cannot be used, or it knows no control plane.
 pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
-    let channel = NodeCredential::new(&ports.credential)?.on(ports.channel);
+    let credential = NodeCredential::new(&ports.credential)?;
+    let channels = ports.channels.into_iter();
+    let channels = channels
+        .map(|channel| credential.clone().on(channel))
+        .collect();
+    let planes = ControlPlanes::new(channels, &*ports.random)?;
     let (config, boot) = (
-        ConfigHandle::new(),
+        ConfigHandle::new(settings.max_stale),
         u128::from_le_bytes(random_bytes(&*ports.random)),
     );
     let identity = Identity {
         node_id: ports.node_id.clone(),
         boot_id: format!("{boot:032x}"),
     };
-    let subscriber = Subscriber::new(
-        channel.clone(),
+    let (keys, asker) = KeyResolver::new(config.clone(), settings.keys_remembered);
+    let (mut subscriber, holding) = Subscriber::new(
+        planes.clone(),
         identity,
         config.clone(),
+        keys.clone(),
+        settings.preload_max,
         Arc::clone(&ports.random),
     );
-    let (keys, asker) = KeyResolver::new(config.clone());
+    let keeper = ports.copy.map(|copy| {
+        if let Some(loaded) = copy::load(&copy, ports.clock.unix_ms()) {
+            subscriber.restore(loaded);
+        }
+        Keeper {
+            ports: Arc::new(copy),
+            work: ports.file_work,
+            clock: Arc::clone(&ports.clock),
+            random: Arc::clone(&ports.random),
+            config: config.clone(),
+            keys: keys.clone(),
+            holding,
+        }
+    });
     let report = report::Ports {
         disk: ports.disk,
         work: ports.file_work,
-        channel: channel.clone(),
+        planes: planes.clone(),
         clock: Arc::clone(&ports.clock),
         random: Arc::clone(&ports.random),
     };
@@ -108,9 +140,10 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
     Ok(Node {
         shared,
         cores,
-        channel,
+        planes,
         subscriber,
         asker,
+        keeper,
         reporter,
     })
 }
@@ -140,9 +173,10 @@ impl Node {
         Parts {
             cores: self.cores.iter().map(core).collect(),
             background: Background {
-                channel: self.channel,
+                planes: self.planes,
                 subscriber: self.subscriber,
                 asker: self.asker,
+                keeper: self.keeper,
                 reporter: self.reporter,
             },
             handle: Handle {
@@ -173,11 +207,12 @@ impl Core {
     }
 }
 
-/// The config stream, look-ups of keys, and the report of usage.
+/// The config stream and its disk copy, look-ups of keys, and the report of usage.
 pub struct Background {
-    channel: ControlChannel,
+    planes: ControlPlanes,
     subscriber: Subscriber,
     asker: Asker,
+    keeper: Option<Keeper>,
     reporter: Reporter<Settled>,
 }
 
@@ -189,10 +224,16 @@ impl Background {
             self.reporter.run(cores_done).await;
             all_done.cancel();
         };
+        let keep = async {
+            if let Some(keeper) = self.keeper {
+                keeper.run(all_done.clone()).await;
+            }
+        };
         tokio::join!(
             report,
+            keep,
             self.subscriber.run(all_done.clone()),
-            self.asker.run(self.channel, all_done.clone())
+            self.asker.run(self.planes, all_done.clone())
         );
     }
 }
@@ -214,6 +255,11 @@ impl Handle {
     /// Where the node stands with its configuration.
     pub fn state(&self) -> NodeState {
         self.shared.config.state()
+    }
+
+    /// How long ago what it serves from was known to be the newest; `None` when it holds nothing.
+    pub fn age(&self) -> Option<Duration> {
+        self.shared.config.age()
     }
 
     /// The version that it serves from.
@@ -245,7 +291,7 @@ impl Handle {
             self.shared.keys.counters(),
             self.shared.events.counters(),
         );
-        let counters: [(&str, &str, &AtomicU64); 12] = [
+        let counters: [(&str, &str, &AtomicU64); 16] = [
             (
                 "xai_config_applied_total",
                 "Configurations put in force.",
@@ -265,6 +311,26 @@ impl Handle {
                 "xai_config_stale_total",
                 "Times that the node lost its control plane.",
                 &config.went_stale,
+            ),
+            (
+                "xai_config_expired_total",
+                "Times that the configuration became too old to be served.",
+                &config.went_expired,
+            ),
+            (
+                "xai_config_copies_total",
+                "Files of the disk copy that were written.",
+                &config.copied,
+            ),
+            (
+                "xai_config_copy_failures_total",
+                "Files of the disk copy that could not be written.",
+                &config.copy_failures,
+            ),
+            (
+                "xai_key_lookups_outrun_total",
+                "Answers about keys that a change had outrun; they were asked for again.",
+                &keys.outrun,
             ),
             (
                 "xai_key_lookups_remembered_total",
@@ -311,6 +377,57 @@ impl Handle {
             metrics::head(out, name, "counter", help);
             metrics::line(out, name, "", value.load(Ordering::Relaxed));
         }
+        let (known_keys, known_accounts) = self.shared.keys.remembered();
+        let gauges = [
+            (
+                "xai_keys_preloaded",
+                "Virtual keys in the table of the node.",
+                u64::try_from(self.shared.config.current().snapshot.keys.len()).unwrap_or(u64::MAX),
+            ),
+            (
+                "xai_keys_remembered",
+                "Virtual keys that were looked up and are remembered.",
+                known_keys,
+            ),
+            (
+                "xai_accounts_remembered",
+                "Accounts that came with them.",
+                known_accounts,
+            ),
+        ];
+        for (name, help, value) in gauges {
+            metrics::head(out, name, "gauge", help);
+            metrics::line(out, name, "", value);
+        }
+        metrics::head(
+            out,
+            "xai_key_lookups_remembered_age_seconds_total",
+            "counter",
+            "Seconds since they were learned, summed over the keys answered from memory.",
+        );
+        let age_ms = keys.hit_age_ms.load(Ordering::Relaxed);
+        metrics::seconds(
+            out,
+            "xai_key_lookups_remembered_age_seconds_total",
+            Duration::from_millis(age_ms),
+        );
+        for (name, help, time) in [
+            (
+                "xai_config_age_seconds",
+                "Since the configuration was last proved to be the newest.",
+                self.age(),
+            ),
+            (
+                "xai_config_max_stale_seconds",
+                "How old it may become before requests are refused.",
+                Some(self.shared.config.max_stale()),
+            ),
+        ] {
+            if let Some(time) = time {
+                metrics::head(out, name, "gauge", help);
+                metrics::seconds(out, name, time);
+            }
+        }
         metrics::head(
             out,
             "xai_usage_events_waiting",
@@ -353,6 +470,10 @@ impl Handle {
         };
         json!({
             "state": self.state().as_str(),
+            "age_seconds": self.age().map(|age| age.as_secs()),
+            "max_stale_seconds": self.shared.config.max_stale().as_secs(),
+            "keyed": pinned.keyed,
+            "invalidated_through": self.shared.keys.through().to_string(),
             "version": snapshot.version.to_string(),
             "digest": format!("{:?}", snapshot.digest),
             "accounts": snapshot.accounts.all().map(|at| snapshot.accounts.path(at)).take(1000).collect::<Vec<_>>(),

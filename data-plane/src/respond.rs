@@ -90,6 +90,11 @@ pub(crate) enum Failure {
     /// The node has no configuration yet.
     #[error("the gateway is starting and has no configuration yet; try again in a second")]
     NotReady,
+    /// What the node holds is too old.
+    #[error(
+        "the gateway has not reached its control plane for too long to go on serving what it holds; an administrator must bring the control plane back"
+    )]
+    Expired,
     /// Too much is in flight.
     #[error("the gateway is busy; try again in a second")]
     Overloaded,
@@ -168,9 +173,11 @@ impl Failure {
             Self::Account(AccountRefusal::Suspended { .. } | AccountRefusal::Unknown) => {
                 ErrorCode::PermissionDenied
             }
-            Self::KeyUnchecked | Self::NotReady | Self::Overloaded | Self::Stopping => {
-                ErrorCode::Unavailable
-            }
+            Self::KeyUnchecked
+            | Self::NotReady
+            | Self::Expired
+            | Self::Overloaded
+            | Self::Stopping => ErrorCode::Unavailable,
             Self::NoUpstream { .. } => ErrorCode::NoUpstream,
             Self::UpstreamKeyRefused { .. } => ErrorCode::UpstreamKeyRefused,
             Self::UpstreamFailed {
@@ -223,7 +230,8 @@ impl Failure {
             | Self::NoSuchModel(_)
             | Self::NoUpstream { .. }
             | Self::UpstreamKeyRefused { .. }
-            | Self::UpstreamFailed { .. } => None,
+            | Self::UpstreamFailed { .. }
+            | Self::Expired => None,
         }
     }
 
@@ -233,7 +241,7 @@ impl Failure {
         gave_up
             || matches!(
                 self,
-                Self::UpstreamKeyRefused { .. } | Self::NoUpstream { .. }
+                Self::UpstreamKeyRefused { .. } | Self::NoUpstream { .. } | Self::Expired
             )
     }
 }

@@ -29,7 +29,7 @@ pub mod admin {
     }
 }
 
-/// Messages and services by which a node joins a deployment.
+/// Messages and services by which a node joins a deployment, and what a node keeps on its disk.
 pub mod node {
     /// Version 1.
     pub mod v1 {
@@ -59,6 +59,7 @@ macro_rules! unprintable {
 unprintable!(
     config::v1::UpstreamKey,
     config::v1::ServerHello,
+    node::v1::ConfigCopy,
     admin::v1::CreateUpstreamKeyRequest,
     admin::v1::UpdateUpstreamKeyRequest,
     admin::v1::CreateKeyResponse,

@@ -18,7 +18,11 @@ use std::{sync::Arc, time::Duration};
 
 use proxyxai_control_plane::app::{self as control_plane, ControlPlane, FirstKey};
 use proxyxai_core::{account::key, ports::random_bytes, secret::SecretString};
-use proxyxai_data_plane::{app as data_plane, config::NodeCredential, context, dial, node, report};
+use proxyxai_data_plane::{
+    app as data_plane,
+    config::{CopyPorts, NodeCredential},
+    context, dial, node, report,
+};
 use tokio::{signal, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -36,6 +40,9 @@ use sockets::Sockets;
 
 /// How long the first configuration may take to reach the node of this process.
 const FIRST_CONFIG: Duration = Duration::from_secs(20);
+
+/// What the key-encryption key is derived for: sealing the node's copy of its configuration.
+const COPY_KEY: &str = "proxyxai 2026 disk copy of the configuration of a node";
 
 /// Runs a gateway until it is told to stop.
 ///
@@ -236,17 +243,25 @@ fn build_node(
         max_connections: settings.max_connections,
         max_in_flight: settings.max_in_flight,
         drain: settings.drain.0,
+        ..context::Settings::default()
     };
     let disk = report::FsDisk::open(&data.events_dir())
         .map_err(|error| data.failed("the event files", &error))?;
+    let copy_disk = report::FsDisk::open(&data.config_dir())
+        .map_err(|error| data.failed("the copy of the configuration", &error))?;
+    let copy_key = data.key_encryption_key(&*random)?.derive(COPY_KEY);
     let dial = dial::factory(Arc::clone(&clock) as _, node_settings.connect_timeout);
     let ports = node::Ports {
         node_id: data.node_id(&*random)?,
         clock,
         random,
-        channel,
+        channels: vec![channel],
         credential: control.node_credential(),
         disk: Arc::new(disk),
+        copy: Some(CopyPorts {
+            disk: Arc::new(copy_disk),
+            key: copy_key,
+        }),
         file_work: report::FileWork::Threads,
         dial: dial.map_err(|error| Failure::failed(format!("TLS cannot be used: {error}")))?,
     };

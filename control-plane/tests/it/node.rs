@@ -54,6 +54,7 @@ impl Node {
             boot_id: "boot".into(),
             held: Some(self.version.into()),
             held_digest: self.content.digest().0.to_vec(),
+            ..Hello::default()
         };
         let mut open = Open {
             messages: stream(plane, requests, &to_plane, hello).await.unwrap(),
@@ -116,6 +117,7 @@ impl Node {
                 self.hold(delta.to, next, &delta.digest);
             }
             Message::Bookmark(_) => {}
+            Message::Invalidate(_) | Message::Drain(_) => {}
             Message::ServerHello(hello) => panic!("a second greeting: {hello:?}"),
         }
     }
@@ -146,6 +148,7 @@ impl Node {
         let ack = Ack {
             applied: Some(self.version.into()),
             digest: self.content.digest().0.to_vec(),
+            ..Ack::default()
         };
         open.say(stream_request::Message::Ack(ack)).await;
     }

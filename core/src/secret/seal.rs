@@ -15,7 +15,10 @@ use zeroize::{Zeroize, Zeroizing};
 const MAGIC: &[u8; 4] = b"PXS1";
 const ID_LEN: usize = 8;
 const INFO_LEN: usize = 32;
-const HEAD_LEN: usize = MAGIC.len() + ID_LEN + INFO_LEN;
+/// Bytes before the ciphertext.
+pub const HEAD_LEN: usize = MAGIC.len() + ID_LEN + INFO_LEN;
+/// Bytes that sealing adds, the tag included.
+const OVERHEAD: usize = HEAD_LEN + 16;
 
 /// Tells sealing keys apart without giving them away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,11 @@ impl SealKey {
             bytes,
             id: SealKeyId(id),
         }
+    }
+
+    /// A key for another purpose; neither key can be told from the other.
+    pub fn derive(&self, purpose: &str) -> Self {
+        Self::new(blake3::derive_key(purpose, &self.bytes))
     }
 
     /// A check value of the key.
@@ -86,15 +94,40 @@ pub fn seal(
     associated: &[u8],
     plain: &[u8],
 ) -> Result<Vec<u8>, SealError> {
-    let mut body = plain.to_vec();
-    key.record_key(&info)?
-        .seal_in_place_append_tag(
+    let mut sealed = Vec::with_capacity(plain.len().saturating_add(OVERHEAD));
+    sealed.extend_from_slice(&[0; HEAD_LEN]);
+    sealed.extend_from_slice(plain);
+    seal_in_place(key, info, associated, &mut sealed, 0)?;
+    Ok(sealed)
+}
+
+/// Seals what stands after the [`HEAD_LEN`] bytes that begin at `from`, without a copy; what is from there on then is what [`seal`]
+/// gives. On an error nothing of it may be used.
+///
+/// # Errors
+/// Those of [`seal`], and [`SealError::Format`] when there are fewer bytes.
+pub fn seal_in_place(
+    key: &SealKey,
+    info: [u8; INFO_LEN],
+    associated: &[u8],
+    bytes: &mut Vec<u8>,
+    from: usize,
+) -> Result<(), SealError> {
+    let (head, body) = bytes
+        .get_mut(from..)
+        .and_then(|bytes| bytes.split_at_mut_checked(HEAD_LEN))
+        .ok_or(SealError::Format)?;
+    head.copy_from_slice(&[MAGIC.as_slice(), &key.id.0, &info].concat());
+    let tag = key
+        .record_key(&info)?
+        .seal_in_place_separate_tag(
             Nonce::assume_unique_for_key([0; 12]),
             Aad::from(associated),
-            &mut body,
+            body,
         )
         .map_err(|_| SealError::Cipher)?;
-    Ok([MAGIC.as_slice(), &key.id.0, &info, &body].concat())
+    bytes.extend_from_slice(tag.as_ref());
+    Ok(())
 }
 
 /// Opens what [`seal`] made with the same key and associated data.
@@ -106,7 +139,25 @@ pub fn open(
     associated: &[u8],
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, SealError> {
-    let (head, body) = sealed.split_at_checked(HEAD_LEN).ok_or(SealError::Format)?;
+    let mut bytes = Zeroizing::new(sealed.to_vec());
+    let len = open_in_place(key, associated, &mut bytes)?.len();
+    bytes.copy_within(HEAD_LEN.., 0);
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// Opens what [`seal`] made, without a copy: the plain bytes are a part of those given.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_in_place<'a>(
+    key: &SealKey,
+    associated: &[u8],
+    sealed: &'a mut [u8],
+) -> Result<&'a mut [u8], SealError> {
+    let (head, body) = sealed
+        .split_at_mut_checked(HEAD_LEN)
+        .ok_or(SealError::Format)?;
     let (magic, rest) = head
         .split_at_checked(MAGIC.len())
         .ok_or(SealError::Format)?;
@@ -124,18 +175,13 @@ pub fn open(
             given: key.id,
         });
     }
-    let mut body = Zeroizing::new(body.to_vec());
-    let opened = key
-        .record_key(info)?
+    key.record_key(info)?
         .open_in_place(
             Nonce::assume_unique_for_key([0; 12]),
             Aad::from(associated),
-            &mut body,
+            body,
         )
-        .map_err(|_| SealError::Content)?;
-    let len = opened.len();
-    body.truncate(len);
-    Ok(body)
+        .map_err(|_| SealError::Content)
 }
 
 /// Why something was not sealed or opened.

@@ -1,23 +1,25 @@
 //! Compiles a content into a snapshot, or names everything in it that does not fit.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+mod keys;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use proxyxai_proto::config::v1::{self as proto, resource::Kind};
 use secrecy::SecretString;
 
 pub use super::checks::{check_provider, check_route, check_upstream_key, check_upstream_secret};
+use keys::hash_in_table;
+pub use keys::{in_table_alone, key_at, key_in};
+
 use super::{
-    Change, Content, Digest, KeyRecord, KeyTable, KeyTerms, ResourceKind, ResourceName, Version,
-    checks::levels_given, key_table::KeyId,
+    Change, Content, Digest, KeyTable, KeyTableBuilder, KeyTerms, ResourceKind, ResourceName,
+    Version, checks::levels_given,
 };
 use crate::{
     account::{
         key::KeyDigest,
         pattern::PatternList,
-        terms::{self, Key, Terms},
+        terms::{Key, Terms},
         tree::AccountTree,
     },
     dialect::Dialect,
@@ -81,14 +83,14 @@ pub struct Snapshot {
     /// The terms of those that have some.
     pub terms: KeyTerms,
     /// The providers, in the order of their ids.
-    pub providers: Vec<Provider>,
+    pub providers: Arc<[Provider]>,
     /// The upstream keys, in the order of their ids.
-    pub upstream_keys: Vec<UpstreamKey>,
+    pub upstream_keys: Arc<[UpstreamKey]>,
     /// The pools that routes lead to.
-    pub pools: Vec<Pool>,
+    pub pools: Arc<[Pool]>,
     /// The price book.
     pub prices: Arc<PriceBook>,
-    routes: RouteTable,
+    routes: Arc<RouteTable>,
 }
 
 /// Why a resource does not fit.
@@ -115,20 +117,39 @@ impl Snapshot {
             accounts: Arc::default(),
             keys: KeyTable::default(),
             terms: KeyTerms::default(),
-            providers: Vec::new(),
-            upstream_keys: Vec::new(),
-            pools: Vec::new(),
+            providers: Arc::default(),
+            upstream_keys: Arc::default(),
+            pools: Arc::default(),
             prices: Arc::default(),
-            routes: RouteTable::default(),
+            routes: Arc::default(),
         }
     }
 
-    /// Compiles a whole content.
+    /// Compiles a whole content, its virtual keys included.
     ///
     /// # Errors
     /// Everything in it that does not fit.
     pub fn compile(version: Version, content: &Content) -> Result<Self, Vec<Rejection>> {
-        Compiler::default().run(version, content, None)
+        let mut compiler = Compiler::default();
+        let keys = compiler.gather(content, KeyTableBuilder::default());
+        compiler.whole(version, content, content.digest(), keys)
+    }
+
+    /// Compiles what a node keeps: virtual keys in a table alone ([`in_table_alone`]), with the hashes of their resources, and
+    /// everything else in `rest`. Its digest is that of both.
+    ///
+    /// # Errors
+    /// Everything that does not fit.
+    pub fn assemble(
+        version: Version,
+        rest: &Content,
+        keys: KeyTableBuilder,
+    ) -> Result<Self, Vec<Rejection>> {
+        let mut compiler = Compiler::default();
+        let keys = compiler.gather(rest, keys);
+        let mut next = compiler.whole(version, rest, rest.digest(), keys)?;
+        next.digest.add(next.keys.sum());
+        Ok(next)
     }
 
     /// Compiles the content that `changes` led to from this snapshot's, keeping what they do not touch: when virtual keys alone
@@ -141,9 +162,29 @@ impl Snapshot {
         version: Version,
         content: &Content,
         changes: &[Change],
-        before: &Content,
     ) -> Result<Self, Vec<Rejection>> {
-        Compiler::default().run(version, content, Some((self, changes, before)))
+        let next = Compiler::default().step(self, version, content, changes, |_| Digest::default());
+        next.map(|next| Self {
+            digest: content.digest(),
+            ..next
+        })
+    }
+
+    /// Like [`Snapshot::advance`], for a snapshot of [`Snapshot::assemble`]: `rest` is what `changes` led to, without what is in
+    /// the table alone. Whether the digest is the one that was meant is for the caller to see.
+    ///
+    /// # Errors
+    /// Everything that does not fit.
+    pub fn advance_table(
+        &self,
+        version: Version,
+        rest: &Content,
+        changes: &[Change],
+    ) -> Result<Self, Vec<Rejection>> {
+        let mut next = Compiler::default().step(self, version, rest, changes, hash_in_table)?;
+        next.digest = rest.digest();
+        next.digest.add(next.keys.sum());
+        Ok(next)
     }
 
     /// The virtual key with this digest, or with this digest before its last rotation.
@@ -192,61 +233,90 @@ struct Compiler {
 }
 
 impl Compiler {
-    fn run(
+    fn whole(
         mut self,
         version: Version,
         content: &Content,
-        from: Option<(&Snapshot, &[Change], &Content)>,
+        digest: Digest,
+        (keys, terms): (KeyTableBuilder, KeyTerms),
     ) -> Result<Snapshot, Vec<Rejection>> {
-        let only_keys = from.filter(|(_, changes, _)| {
-            changes
-                .iter()
-                .all(|change| kind_of(change) == Some(ResourceKind::VirtualKey))
-        });
-        let next = match only_keys {
-            Some((old, changes, before)) => {
-                let keys = old
-                    .keys
-                    .with(self.key_changes(changes, before, &old.accounts));
-                Snapshot {
-                    version,
-                    digest: content.digest(),
-                    keys,
-                    terms: self.terms(&old.terms, changes, before),
-                    ..old.clone()
-                }
+        let judged = self.rejections.len();
+        let accounts = self.accounts(content);
+        let keys = keys.finish(&accounts).unwrap_or_else(|faults| {
+            // Without accounts no key can be judged.
+            if self.rejections.len() == judged {
+                self.reject_keys(faults);
             }
-            None => self.whole(version, content),
+            KeyTable::default()
+        });
+        let prices = self.prices(content);
+        let next = Snapshot {
+            version,
+            digest,
+            accounts,
+            keys,
+            terms,
+            prices,
+            ..Snapshot::empty()
         };
+        self.upstreams(next, content)
+    }
+
+    /// Takes everything over from `old` that the changes do not touch.
+    fn step(
+        mut self,
+        old: &Snapshot,
+        version: Version,
+        content: &Content,
+        changes: &[Change],
+        hash: fn(&proto::Resource) -> Digest,
+    ) -> Result<Snapshot, Vec<Rejection>> {
+        let touches = |kinds: &[ResourceKind]| {
+            let mut touched = changes.iter().filter_map(Change::kind);
+            touched.any(|kind| kinds.contains(&kind))
+        };
+        let mut next = Snapshot {
+            version,
+            ..old.clone()
+        };
+        if touches(&[ResourceKind::Account]) {
+            next.accounts = self.accounts(content);
+            if !self.rejections.is_empty() {
+                return Err(self.rejections);
+            }
+        }
+        self.step_keys(&mut next, &old.accounts, changes, hash);
+        if touches(&[ResourceKind::PriceTable]) {
+            next.prices = self.prices(content);
+        }
+        if touches(&[
+            ResourceKind::Provider,
+            ResourceKind::UpstreamKey,
+            ResourceKind::Route,
+        ]) {
+            return self.upstreams(next, content);
+        }
+        self.end(next)
+    }
+
+    fn upstreams(mut self, next: Snapshot, content: &Content) -> Result<Snapshot, Vec<Rejection>> {
+        let providers = self.providers(content);
+        let upstream_keys = self.upstream_keys(content, &providers);
+        let (pools, routes) = self.routes(content, &providers, &upstream_keys);
+        self.end(Snapshot {
+            providers: providers.into(),
+            upstream_keys: upstream_keys.into(),
+            pools: pools.into(),
+            routes: Arc::new(routes),
+            ..next
+        })
+    }
+
+    fn end(self, next: Snapshot) -> Result<Snapshot, Vec<Rejection>> {
         if self.rejections.is_empty() {
             Ok(next)
         } else {
             Err(self.rejections)
-        }
-    }
-
-    fn whole(&mut self, version: Version, content: &Content) -> Snapshot {
-        let accounts = self.accounts(content);
-        let keys = self.keys(content, &accounts);
-        let all: Vec<Change> = content
-            .of_kind(ResourceKind::VirtualKey)
-            .map(|key| Change::Upsert(Arc::clone(key)))
-            .collect();
-        let terms = self.terms(&KeyTerms::default(), &all, &Content::default());
-        let providers = self.providers(content);
-        let upstream_keys = self.upstream_keys(content, &providers);
-        let (pools, routes) = self.routes(content, &providers, &upstream_keys);
-        Snapshot {
-            version,
-            digest: content.digest(),
-            accounts,
-            keys,
-            terms,
-            providers,
-            upstream_keys,
-            pools,
-            prices: self.prices(content),
-            routes,
         }
     }
 
@@ -266,119 +336,6 @@ impl Compiler {
                 Arc::default()
             }
         }
-    }
-
-    fn keys(&mut self, content: &Content, accounts: &AccountTree) -> KeyTable {
-        let mut seen: HashMap<KeyDigest, ()> = HashMap::new();
-        let mut records = Vec::new();
-        for resource in content.of_kind(ResourceKind::VirtualKey) {
-            let Some(Kind::VirtualKey(key)) = &resource.kind else {
-                continue;
-            };
-            let Some((digest, record)) = self.key(key, accounts) else {
-                continue;
-            };
-            if seen.insert(digest, ()).is_some() {
-                self.reject(
-                    ResourceKind::VirtualKey,
-                    &key.id,
-                    "its digest is that of another key".to_owned(),
-                );
-            }
-            records.push((digest, Some(record)));
-        }
-        KeyTable::default().with(records)
-    }
-
-    fn key_changes(
-        &mut self,
-        changes: &[Change],
-        before: &Content,
-        accounts: &AccountTree,
-    ) -> Vec<(KeyDigest, Option<KeyRecord>)> {
-        let mut out = Vec::new();
-        for change in changes {
-            let name = match change {
-                Change::Upsert(resource) => ResourceName::of(resource),
-                Change::Remove(name) => Some(name.clone()),
-            };
-            if let Some(Kind::VirtualKey(old)) = name
-                .and_then(|name| before.get(&name))
-                .and_then(|r| r.kind.as_ref())
-            {
-                out.extend(digest_of(old).map(|digest| (digest, None)));
-            }
-            if let Change::Upsert(resource) = change
-                && let Some(Kind::VirtualKey(key)) = &resource.kind
-            {
-                out.extend(
-                    self.key(key, accounts)
-                        .map(|(digest, record)| (digest, Some(record))),
-                );
-            }
-        }
-        out
-    }
-
-    /// The terms after these changes of keys.
-    fn terms(&mut self, old: &KeyTerms, changes: &[Change], before: &Content) -> KeyTerms {
-        let mut terms = old.clone();
-        for change in changes {
-            let old = match change {
-                Change::Upsert(resource) => ResourceName::of(resource),
-                Change::Remove(name) => Some(name.clone()),
-            };
-            if let Some(Kind::VirtualKey(old)) = old
-                .and_then(|name| before.get(&name))
-                .and_then(|resource| resource.kind.as_ref())
-                && let Some(digest) = digest_of(old)
-            {
-                terms.remove(&digest);
-            }
-        }
-        for change in changes {
-            if let Change::Upsert(resource) = change
-                && let Some(Kind::VirtualKey(key)) = &resource.kind
-                && let Some(digest) = digest_of(key)
-                && let Err(error) = terms.put(digest, key)
-            {
-                self.reject(ResourceKind::VirtualKey, &key.id, error.to_string());
-            }
-        }
-        terms
-    }
-
-    fn key(
-        &mut self,
-        key: &proto::VirtualKey,
-        accounts: &AccountTree,
-    ) -> Option<(KeyDigest, KeyRecord)> {
-        let account = accounts.get(&key.account_id);
-        if account.is_none() {
-            self.reject(
-                ResourceKind::VirtualKey,
-                &key.id,
-                format!("its account `{}` does not exist", key.account_id),
-            );
-        }
-        let (id, digest) = (KeyId::new(&key.id), digest_of(key));
-        let previous = key.previous_digest.len();
-        if id.is_none() || digest.is_none() || ![0, 16].contains(&previous) {
-            self.reject(
-                ResourceKind::VirtualKey,
-                &key.id,
-                "its id or digest does not have the right length".to_owned(),
-            );
-        }
-        Some((
-            digest?,
-            KeyRecord {
-                id: id?,
-                account: account?,
-                disabled: key.disabled,
-                has_terms: terms::has_terms(key),
-            },
-        ))
     }
 
     fn providers(&mut self, content: &Content) -> Vec<Provider> {
@@ -513,15 +470,4 @@ fn levels_of(
         }
     }
     levels.into_values().map(Level::new).collect()
-}
-
-fn digest_of(key: &proto::VirtualKey) -> Option<KeyDigest> {
-    key.digest.as_slice().try_into().ok().map(KeyDigest)
-}
-
-fn kind_of(change: &Change) -> Option<ResourceKind> {
-    match change {
-        Change::Upsert(resource) => ResourceName::of(resource).map(|name| name.kind),
-        Change::Remove(name) => Some(name.kind),
-    }
 }

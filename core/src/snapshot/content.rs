@@ -120,6 +120,29 @@ pub enum Change {
     Remove(ResourceName),
 }
 
+impl Change {
+    /// The kind of what changes; `None` for a resource of a newer schema.
+    pub fn kind(&self) -> Option<ResourceKind> {
+        self.name().map(|name| name.kind)
+    }
+
+    /// The name of what changes; `None` for a resource of a newer schema.
+    pub fn name(&self) -> Option<ResourceName> {
+        match self {
+            Self::Upsert(resource) => ResourceName::of(resource),
+            Self::Remove(name) => Some(name.clone()),
+        }
+    }
+
+    /// What it changes to; `None` when it is taken away.
+    pub fn resource(&self) -> Option<&proto::Resource> {
+        match self {
+            Self::Upsert(resource) => Some(resource),
+            Self::Remove(_) => None,
+        }
+    }
+}
+
 /// All resources, ordered by name.
 #[derive(Clone, Default, PartialEq)]
 pub struct Content {
@@ -134,7 +157,8 @@ pub struct Content {
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
-    fn of(resource: &proto::Resource) -> Self {
+    /// The hash of one resource: its part of the sum.
+    pub fn of(resource: &proto::Resource) -> Self {
         let bytes = zeroize::Zeroizing::new(resource.encode_to_vec());
         Self(blake3::derive_key("proxyxai 2026 config resource", &bytes))
     }
@@ -145,6 +169,16 @@ impl Digest {
         for (a, b) in mine.iter_mut().zip(theirs) {
             *a = lane(u64::from_le_bytes(*a), u64::from_le_bytes(*b)).to_le_bytes();
         }
+    }
+
+    /// Adds a part of the sum.
+    pub(crate) fn add(&mut self, part: Self) {
+        self.merge(part, u64::wrapping_add);
+    }
+
+    /// Takes a part of the sum away.
+    pub(crate) fn subtract(&mut self, part: Self) {
+        self.merge(part, u64::wrapping_sub);
     }
 
     /// From the wire.
@@ -172,9 +206,9 @@ impl Content {
     /// Puts a resource; one without a kind is passed over, as it is of a schema that this program does not know.
     pub fn upsert(&mut self, resource: Arc<proto::Resource>) {
         if let Some(name) = ResourceName::of(&resource) {
-            self.digest.merge(Digest::of(&resource), u64::wrapping_add);
+            self.digest.add(Digest::of(&resource));
             if let Some(old) = self.resources.insert(name, resource) {
-                self.digest.merge(Digest::of(&old), u64::wrapping_sub);
+                self.digest.subtract(Digest::of(&old));
             }
         }
     }
@@ -182,7 +216,7 @@ impl Content {
     /// Takes a resource away.
     pub fn remove(&mut self, name: &ResourceName) {
         if let Some(old) = self.resources.remove(name) {
-            self.digest.merge(Digest::of(&old), u64::wrapping_sub);
+            self.digest.subtract(Digest::of(&old));
         }
     }
 

@@ -10,6 +10,7 @@ mod accounts;
 mod addresses;
 mod admission;
 mod audits;
+mod freshness;
 mod intents;
 mod keys;
 mod retries;

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use proxyxai_core::{
     account::key::KeyDigest,
     dialect::Dialect,
-    snapshot::{Content, Snapshot, Version},
+    snapshot::{
+        Change, Content, Digest, KeyTableBuilder, ResourceKind, Snapshot, Version,
+        compile::in_table_alone,
+    },
 };
 use proxyxai_proto::config::v1::{
     Account, Provider, ProviderKind, Resource, Route, UpstreamKey, VirtualKey, resource::Kind,
@@ -35,10 +38,23 @@ fn base() -> Vec<Arc<Resource>> {
     ]
 }
 
-fn key(number: u8, disabled: bool, terms: u8) -> Arc<Resource> {
+fn account(number: u8) -> Arc<Resource> {
+    resource(Kind::Account(Account {
+        id: format!("acc{number}"),
+        parent_id: "root".into(),
+        name: format!("n{number}"),
+        ..Account::default()
+    }))
+}
+
+fn key(number: u8, account: u8, disabled: bool, terms: u8) -> Arc<Resource> {
     let plain = VirtualKey {
         id: format!("key{number:09}"),
-        account_id: "root".into(),
+        account_id: if account == 0 {
+            "root".into()
+        } else {
+            format!("acc{account}")
+        },
         name: "k".into(),
         disabled,
         digest: vec![number; 16],
@@ -74,17 +90,46 @@ fn upstream(number: u8, provider: &str, disabled: bool) -> Arc<Resource> {
 }
 
 fn contents() -> impl Strategy<Value = Content> {
-    let keys = prop::collection::vec((0_u8..12, any::<bool>(), 0_u8..5), 0..12);
+    let keys = prop::collection::vec((0_u8..12, 0_u8..4, any::<bool>(), 0_u8..5), 0..12);
+    let spare = prop::collection::vec(1_u8..4, 0..4);
     let upstreams = prop::collection::vec((0_u8..6, any::<bool>(), any::<bool>()), 0..6);
-    (keys, upstreams).prop_map(|(keys, upstreams)| {
+    (keys, spare, upstreams).prop_map(|(keys, spare, upstreams)| {
+        let used = keys.iter().map(|(_, account, ..)| *account);
+        let accounts: Vec<_> = used
+            .chain(spare)
+            .filter(|number| *number > 0)
+            .map(account)
+            .collect();
         let keys = keys
             .into_iter()
-            .map(|(number, disabled, terms)| key(number, disabled, terms));
+            .map(|(number, account, disabled, terms)| key(number, account, disabled, terms));
         let upstreams = upstreams
             .into_iter()
             .map(|(n, second, disabled)| upstream(n, if second { "two" } else { "one" }, disabled));
-        base().into_iter().chain(keys).chain(upstreams).collect()
+        let all = base().into_iter().chain(accounts);
+        all.chain(keys).chain(upstreams).collect()
     })
+}
+
+/// What a node keeps of a content in full: all but what is in its table of keys alone.
+fn rest(content: &Content) -> Content {
+    let kept = content
+        .iter()
+        .filter(|(_, resource)| !in_table_alone(resource));
+    kept.map(|(_, resource)| Arc::clone(resource)).collect()
+}
+
+/// A content compiled as a node does it.
+fn assembled(content: &Content) -> Snapshot {
+    let mut keys = KeyTableBuilder::default();
+    for resource in content.of_kind(ResourceKind::VirtualKey) {
+        if let Some(Kind::VirtualKey(key)) = &resource.kind
+            && in_table_alone(resource)
+        {
+            keys.push_key(key, Digest::of(resource)).unwrap();
+        }
+    }
+    Snapshot::assemble(VERSION, &rest(content), keys).unwrap()
 }
 
 const VERSION: Version = Version {
@@ -95,7 +140,12 @@ const VERSION: Version = Version {
 /// What a snapshot answers, for all questions of these tests.
 fn answers(snapshot: &Snapshot) -> String {
     let keys: Vec<String> = (0_u8..150)
-        .map(|n| format!("{:?}", snapshot.key(&KeyDigest([n; 16]))))
+        .map(|n| {
+            let found = snapshot.key(&KeyDigest([n; 16]));
+            let account = found.as_ref();
+            let account = account.map(|key| snapshot.accounts.path(key.record.account));
+            format!("{found:?} {account:?}")
+        })
         .collect();
     let pools: Vec<String> = Dialect::ALL
         .iter()
@@ -108,7 +158,12 @@ fn answers(snapshot: &Snapshot) -> String {
             )
         })
         .collect();
-    format!("{keys:?} {pools:?} {:?}", snapshot.digest)
+    let accounts: Vec<String> = snapshot
+        .accounts
+        .all()
+        .map(|at| snapshot.accounts.path(at))
+        .collect();
+    format!("{keys:?} {pools:?} {accounts:?} {:?}", snapshot.digest)
 }
 
 proptest! {
@@ -129,11 +184,54 @@ proptest! {
         changes.iter().cloned().for_each(|change| stepped.apply(change));
         prop_assert!(stepped == b && stepped.digest() == b.digest());
         let before = Snapshot::compile(VERSION, &a).unwrap();
-        let next = before.advance(VERSION, &b, &changes, &a).unwrap();
+        let next = before.advance(VERSION, &b, &changes).unwrap();
         prop_assert_eq!(answers(&next), answers(&Snapshot::compile(VERSION, &b).unwrap()));
         // A second delivery changes nothing.
         changes.into_iter().for_each(|change| stepped.apply(change));
         prop_assert!(stepped == b && stepped.digest() == b.digest());
+    }
+
+    #[test]
+    fn a_table_of_keys_follows_differences_under_any_redelivery(
+        steps in prop::collection::vec(contents(), 1..5),
+        repeats in prop::collection::vec(any::<bool>(), 5),
+        seed in any::<u64>(),
+    ) {
+        let mut held = Content::default();
+        let mut snapshot = Snapshot::empty();
+        for (next, again) in steps.into_iter().zip(repeats) {
+            let mut changes: Vec<Change> = held.diff(&next);
+            let turn = usize::try_from(seed).unwrap_or(7) % changes.len().max(1);
+            changes.rotate_left(turn);
+            if again {
+                changes = [changes.clone(), changes].concat();
+            }
+            snapshot = snapshot.advance_table(VERSION, &rest(&next), &changes).unwrap();
+            let whole = answers(&Snapshot::compile(VERSION, &next).unwrap());
+            prop_assert_eq!(snapshot.digest, next.digest());
+            prop_assert_eq!(&answers(&snapshot), &whole);
+            prop_assert_eq!(&answers(&assembled(&next)), &whole);
+            // Delivered again, when all is in force already.
+            let twice = snapshot.advance_table(VERSION, &rest(&next), &changes).unwrap();
+            prop_assert_eq!(&answers(&twice), &whole);
+            held = next;
+        }
+    }
+
+    #[test]
+    fn law_10_an_account_with_keys_does_not_go(content in contents(), number in 1_u8..4) {
+        let gone = account(number);
+        let Some(Kind::Account(Account { id, .. })) = &gone.kind else { return Ok(()) };
+        let snapshot = assembled(&content);
+        let users = content.of_kind(ResourceKind::VirtualKey).filter(|key| {
+            matches!(&key.kind, Some(Kind::VirtualKey(key)) if key.account_id == *id)
+        });
+        let users = users.count();
+        let name = proxyxai_core::snapshot::ResourceName { kind: ResourceKind::Account, id: id.clone() };
+        let mut without = rest(&content);
+        without.remove(&name);
+        let next = snapshot.advance_table(VERSION, &without, &[Change::Remove(name)]);
+        prop_assert_eq!(next.map(|_| 0).unwrap_or_else(|rejected| rejected.len()), users);
     }
 }
 

@@ -1,29 +1,88 @@
-//! The content in force in plain, and the two ways to a newer one: a whole content, or the difference to it.
+//! What is in force: virtual keys in the snapshot's table alone, everything else in plain beside it, and the ways to a newer one.
 //!
 //! Invariants: what is held always has the digest that the control plane named for it; a refused content or difference leaves
-//! all as it was (law 10). A difference costs its own size, however large the content is.
+//! all as it was (law 10). A difference of virtual keys costs its own size, however many keys there are.
 
 use std::sync::Arc;
 
 use proxyxai_core::{
     account::key::Pepper,
-    snapshot::{Change, Content, Digest, Rejection, ResourceName, Snapshot, Version},
+    snapshot::{
+        Change, Content, Digest, KeyTableBuilder, Rejection, ResourceName, Snapshot, Version,
+        compile::in_table_alone,
+    },
 };
+use tokio::sync::watch;
 
 use super::pinned::{ConfigHandle, Pinned};
 
-/// What a node holds. The secrets of upstream keys are in it.
+/// What a node holds, as it goes to its disk. The secrets of upstream keys are in it.
+#[derive(Clone)]
+pub(crate) struct Holding {
+    /// What requests are served from; virtual keys are here alone.
+    pub(crate) pinned: Arc<Pinned>,
+    /// All resources but those that are in the table alone.
+    pub(crate) rest: Arc<Content>,
+}
+
+/// Keeps [`Holding`] up to date.
 pub(super) struct Held {
     config: ConfigHandle,
-    content: Content,
+    rest: Arc<Content>,
+    published: watch::Sender<Option<Holding>>,
+}
+
+/// A whole content as it comes.
+#[derive(Default)]
+pub(crate) struct Incoming {
+    pub(crate) rest: Content,
+    pub(crate) keys: KeyTableBuilder,
+    pub(crate) rejected: Vec<Rejection>,
+}
+
+impl Incoming {
+    /// Adds a resource, of an upstream key with its secret in plain.
+    pub(crate) fn add(&mut self, resource: Arc<proxyxai_proto::config::v1::Resource>) {
+        use proxyxai_proto::config::v1::resource::Kind;
+        if let Some(Kind::VirtualKey(key)) = &resource.kind
+            && in_table_alone(&resource)
+        {
+            if let Err(reason) = self.keys.push_key(key, Digest::of(&resource)) {
+                self.rejected
+                    .extend(ResourceName::of(&resource).map(|name| Rejection { name, reason }));
+            }
+        } else {
+            self.rest.upsert(resource);
+        }
+    }
+}
+
+/// Where a content comes from and how to read its keys.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) pepper: Pepper,
+    /// Whether virtual keys and accounts are looked up on demand.
+    pub(crate) keyed: bool,
 }
 
 impl Held {
-    pub(super) fn new(config: ConfigHandle) -> Self {
+    pub(super) fn new(config: ConfigHandle, published: watch::Sender<Option<Holding>>) -> Self {
         Self {
             config,
-            content: Content::default(),
+            rest: Arc::default(),
+            published,
         }
+    }
+
+    /// Goes on from what an earlier process held.
+    pub(super) fn restore(&mut self, holding: Holding) {
+        self.rest = Arc::clone(&holding.rest);
+        self.config.install_shared(Arc::clone(&holding.pinned));
+        // Not news to the one that writes it to the disk, where it came from.
+        self.published.send_if_modified(|published| {
+            *published = Some(holding);
+            false
+        });
     }
 
     /// The version in force; the default one when there is none.
@@ -33,7 +92,7 @@ impl Held {
 
     /// The digest of the content in force.
     pub(super) fn digest(&self) -> Digest {
-        self.content.digest()
+        self.config.current().snapshot.digest
     }
 
     /// The pointer that requests read.
@@ -48,10 +107,12 @@ impl Held {
             .pepper
             .as_ref()
             .is_some_and(|old| old.expose() != pepper.expose());
-        if differs
-            && let Ok(next) = Pinned::build(current.snapshot.clone(), pepper.clone(), &current)
-        {
-            self.config.install(next);
+        let view = View {
+            pepper: pepper.clone(),
+            keyed: current.keyed,
+        };
+        if differs && let Ok(next) = Pinned::build(current.snapshot.clone(), view, &current) {
+            self.put(next, &self.rest);
         }
     }
 
@@ -63,19 +124,15 @@ impl Held {
         &mut self,
         version: Version,
         digest: Digest,
-        content: Content,
-        pepper: &Pepper,
+        content: Incoming,
+        view: &View,
     ) -> Result<(), Refusal> {
-        if content.digest() != digest {
-            return Err(Refusal::Digest { version });
+        if !content.rejected.is_empty() {
+            return Err(Refusal::Rejected(content.rejected));
         }
-        if version == self.version() && digest == self.digest() {
-            return Ok(());
-        }
-        let snapshot = Snapshot::compile(version, &content).map_err(Refusal::Rejected)?;
-        self.install(snapshot, pepper)?;
-        self.content = content;
-        Ok(())
+        let snapshot =
+            Snapshot::assemble(version, &content.rest, content.keys).map_err(Refusal::Rejected)?;
+        self.adopt(snapshot, digest, Arc::new(content.rest), view)
     }
 
     /// Puts the content in force that `changes` lead to.
@@ -87,68 +144,54 @@ impl Held {
         version: Version,
         digest: Digest,
         changes: &[Change],
-        pepper: &Pepper,
+        view: &View,
     ) -> Result<(), Refusal> {
-        let before = self.touched(changes);
-        changes
-            .iter()
-            .for_each(|change| self.content.apply(change.clone()));
-        let result = self.adopt(version, digest, changes, &before, pepper);
-        if result.is_err() {
-            self.undo(changes, &before);
-        }
-        result
-    }
-
-    fn adopt(
-        &self,
-        version: Version,
-        digest: Digest,
-        changes: &[Change],
-        before: &Content,
-        pepper: &Pepper,
-    ) -> Result<(), Refusal> {
-        if self.content.digest() != digest {
-            return Err(Refusal::Digest { version });
+        let mut rest = Arc::clone(&self.rest);
+        for change in changes {
+            match change {
+                Change::Upsert(resource) if in_table_alone(resource) => {
+                    if let Some(name) = change.name().filter(|name| rest.get(name).is_some()) {
+                        Arc::make_mut(&mut rest).remove(&name);
+                    }
+                }
+                Change::Remove(name) if rest.get(name).is_none() => {}
+                Change::Upsert(_) | Change::Remove(_) => {
+                    Arc::make_mut(&mut rest).apply(change.clone());
+                }
+            }
         }
         let current = self.config.current();
         let snapshot = current
             .snapshot
-            .advance(version, &self.content, changes, before)
+            .advance_table(version, &rest, changes)
             .map_err(Refusal::Rejected)?;
-        self.install(snapshot, pepper)
+        self.adopt(snapshot, digest, rest, view)
     }
 
-    fn install(&self, snapshot: Snapshot, pepper: &Pepper) -> Result<(), Refusal> {
-        let next = Pinned::build(snapshot, pepper.clone(), &self.config.current())
-            .map_err(|r| Refusal::Rejected(vec![r]))?;
-        self.config.install(next);
+    fn adopt(
+        &mut self,
+        snapshot: Snapshot,
+        digest: Digest,
+        rest: Arc<Content>,
+        view: &View,
+    ) -> Result<(), Refusal> {
+        let version = snapshot.version;
+        if snapshot.digest != digest {
+            return Err(Refusal::Digest { version });
+        }
+        let next = Pinned::build(snapshot, view.clone(), &self.config.current())
+            .map_err(|rejection| Refusal::Rejected(vec![rejection]))?;
+        self.put(next, &rest);
+        self.rest = rest;
         Ok(())
     }
 
-    /// What the changes are about to replace or take away.
-    fn touched(&self, changes: &[Change]) -> Content {
-        let names = changes.iter().filter_map(name_of);
-        names
-            .filter_map(|name| self.content.get(&name))
-            .map(Arc::clone)
-            .collect()
-    }
-
-    fn undo(&mut self, changes: &[Change], before: &Content) {
-        for name in changes.iter().filter_map(name_of) {
-            match before.get(&name) {
-                Some(old) => self.content.upsert(Arc::clone(old)),
-                None => self.content.remove(&name),
-            }
-        }
-    }
-}
-
-fn name_of(change: &Change) -> Option<ResourceName> {
-    match change {
-        Change::Upsert(resource) => ResourceName::of(resource),
-        Change::Remove(name) => Some(name.clone()),
+    fn put(&self, next: Pinned, rest: &Arc<Content>) {
+        self.config.install(next);
+        self.published.send_replace(Some(Holding {
+            pinned: self.config.current(),
+            rest: Arc::clone(rest),
+        }));
     }
 }
 
@@ -165,89 +208,4 @@ pub(super) enum Refusal {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use proxyxai_core::{account::key::KeyDigest, snapshot::ResourceKind};
-    use proxyxai_proto::config::v1::{VirtualKey, resource::Kind};
-
-    use super::*;
-    use crate::config::sample;
-
-    fn pepper() -> Pepper {
-        Pepper::new([7; 32])
-    }
-
-    fn version(revision: u64) -> Version {
-        Version {
-            generation: 1,
-            revision,
-        }
-    }
-
-    fn key_of(account: &str, id: u8) -> Change {
-        let key = VirtualKey {
-            account_id: account.into(),
-            ..sample::virtual_key(&format!("k{id}"), id)
-        };
-        Change::Upsert(Arc::new(sample::resource(Kind::VirtualKey(key))))
-    }
-
-    fn held() -> Held {
-        let mut held = Held::new(ConfigHandle::new());
-        let content: Content = sample::resources(&["a"])
-            .into_iter()
-            .map(Arc::new)
-            .collect();
-        held.replace(version(1), content.digest(), content, &pepper())
-            .unwrap();
-        held
-    }
-
-    fn after(held: &Held, changes: &[Change]) -> Content {
-        let mut content = held.content.clone();
-        changes
-            .iter()
-            .for_each(|change| content.apply(change.clone()));
-        content
-    }
-
-    proptest! {
-        #[test]
-        fn law_10_a_refused_difference_changes_nothing(steps in prop::collection::vec((0_u8..6, 0_u8..4), 1..20)) {
-            let mut held = held();
-            for (number, (id, what)) in (2..).zip(steps) {
-                let (change, flaw) = match what {
-                    0 => (key_of("root", id), false),
-                    1 => (Change::Remove(ResourceName { kind: ResourceKind::VirtualKey, id: sample::virtual_key(&format!("k{id}"), id).id }), false),
-                    2 => (key_of("nowhere", id), true),
-                    _ => (key_of("root", id), true),
-                };
-                let changes = [change];
-                let (then, before) = (after(&held, &changes), held.content.clone());
-                let digest = if what == 3 { Digest([9; 32]) } else { then.digest() };
-                let result = held.advance(version(number), digest, &changes, &pepper());
-                prop_assert_eq!(result.is_err(), flaw);
-                let expected = if flaw { before } else { then };
-                prop_assert!(held.content == expected);
-                prop_assert_eq!(held.digest(), expected.digest());
-                let pinned = held.config.current();
-                prop_assert_eq!(pinned.snapshot.digest, expected.digest());
-                prop_assert_eq!(pinned.snapshot.keys.len(), expected.of_kind(ResourceKind::VirtualKey).count());
-            }
-        }
-    }
-
-    #[test]
-    fn another_pepper_keys_digests_anew() {
-        let held = held();
-        let before = held.config.current().digest("x");
-        held.use_pepper(&Pepper::new([8; 32]));
-        let after = held.config.current().digest("x");
-        assert_ne!(before, after);
-        assert_eq!(after, Some(Pepper::new([8; 32]).digest("x")));
-        assert_eq!(
-            held.config.current().snapshot.keys.get(&KeyDigest([1; 16])),
-            None
-        );
-    }
-}
+mod tests;

@@ -7,27 +7,33 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use proxyxai_core::{
     account::key::{KeyDigest, Pepper},
+    freshness::{Freshness, MAX_STALE, NodeState},
     route::pool::{PoolIndex, UpstreamKeyIndex},
     secret::ExposeSecret,
     snapshot::{Rejection, ResourceKind, ResourceName, Snapshot, UpstreamKey, Version},
 };
+
+use super::{held::View, standing::Standing};
 
 /// One configuration as requests use it.
 pub struct Pinned {
     /// The compiled configuration.
     pub snapshot: Snapshot,
     /// Turns, by pool index; use [`Pinned::turn`].
-    pub cursors: Vec<Arc<AtomicUsize>>,
+    pub cursors: Arc<[Arc<AtomicUsize>]>,
     /// Header values, by upstream key index.
-    pub credentials: Vec<UpstreamCredential>,
+    pub credentials: Arc<[UpstreamCredential]>,
+    /// Whether virtual keys, and accounts but the root, are looked up on demand.
+    pub keyed: bool,
     /// Keys the digests of virtual keys; `None` until the control plane was heard once.
     pub pepper: Option<Pepper>,
 }
@@ -48,25 +54,57 @@ impl Pinned {
     pub fn empty() -> Self {
         Self {
             snapshot: Snapshot::empty(),
-            cursors: Vec::new(),
-            credentials: Vec::new(),
+            cursors: Arc::default(),
+            credentials: Arc::default(),
+            keyed: false,
             pepper: None,
         }
     }
 
-    /// Makes a snapshot ready, going on with the turns of `previous`.
+    /// Makes a snapshot ready, going on with the turns of `previous`. What did not change since then is taken over.
     ///
     /// # Errors
     /// Names an upstream key whose secret cannot stand in a header.
-    pub fn build(snapshot: Snapshot, pepper: Pepper, previous: &Self) -> Result<Self, Rejection> {
-        let turns: HashMap<&str, &Arc<AtomicUsize>> = previous
+    pub(crate) fn build(
+        snapshot: Snapshot,
+        view: View,
+        previous: &Self,
+    ) -> Result<Self, Rejection> {
+        let cursors = if Arc::ptr_eq(&snapshot.pools, &previous.snapshot.pools) {
+            Arc::clone(&previous.cursors)
+        } else {
+            previous.turns(&snapshot)
+        };
+        let known = &previous.snapshot.upstream_keys;
+        let credentials = if Arc::ptr_eq(&snapshot.upstream_keys, known) {
+            Arc::clone(&previous.credentials)
+        } else {
+            let keys = snapshot.upstream_keys.iter();
+            keys.map(|key| {
+                let provider = snapshot.providers.get(key.provider.0);
+                UpstreamCredential::of(key, provider.map_or("", |one| one.base.authority()))
+            })
+            .collect::<Result<_, _>>()?
+        };
+        Ok(Self {
+            snapshot,
+            cursors,
+            credentials,
+            keyed: view.keyed,
+            pepper: Some(view.pepper),
+        })
+    }
+
+    /// The turns for another snapshot, by the names of pools.
+    fn turns(&self, snapshot: &Snapshot) -> Arc<[Arc<AtomicUsize>]> {
+        let turns: HashMap<&str, &Arc<AtomicUsize>> = self
             .snapshot
             .pools
             .iter()
             .map(|pool| pool.name.as_str())
-            .zip(&previous.cursors)
+            .zip(self.cursors.iter())
             .collect();
-        let cursors = snapshot
+        snapshot
             .pools
             .iter()
             .map(|pool| {
@@ -74,21 +112,7 @@ impl Pinned {
                     .get(pool.name.as_str())
                     .map_or_else(Arc::default, |t| Arc::clone(t))
             })
-            .collect();
-        let credentials = snapshot
-            .upstream_keys
-            .iter()
-            .map(|key| {
-                let provider = snapshot.providers.get(key.provider.0);
-                UpstreamCredential::of(key, provider.map_or("", |one| one.base.authority()))
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            snapshot,
-            cursors,
-            credentials,
-            pepper: Some(pepper),
-        })
+            .collect()
     }
 
     /// Digest of a virtual key; `None` before the control plane was heard once, when no key can be told from another.
@@ -139,35 +163,6 @@ impl UpstreamCredential {
     }
 }
 
-/// Where a node stands towards its control plane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum NodeState {
-    /// Holds no configuration: every request is refused for now.
-    Waiting = 0,
-    /// Connected, and behind; serves what it holds, if anything.
-    Syncing = 1,
-    /// Holds the newest configuration.
-    Current = 2,
-    /// Missed three bookmarks; serves what it holds.
-    Stale = 3,
-}
-
-impl NodeState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Waiting, Self::Syncing, Self::Current, Self::Stale];
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting => "waiting",
-            Self::Syncing => "syncing",
-            Self::Current => "current",
-            Self::Stale => "stale",
-        }
-    }
-}
-
 /// The pointer to the configuration in force. Cheap to clone; shared by all cores.
 #[derive(Clone)]
 pub struct ConfigHandle {
@@ -176,7 +171,7 @@ pub struct ConfigHandle {
 
 struct Shared {
     pinned: ArcSwap<Pinned>,
-    state: AtomicU8,
+    standing: Standing,
     counters: ConfigCounters,
 }
 
@@ -191,24 +186,31 @@ pub struct ConfigCounters {
     pub disconnects: AtomicU64,
     /// Times that the node became stale.
     pub went_stale: AtomicU64,
+    /// Times that what is held became too old to be served.
+    pub went_expired: AtomicU64,
+    /// Files of the disk copy that were written.
+    pub copied: AtomicU64,
+    /// Files of the disk copy that could not be written.
+    pub copy_failures: AtomicU64,
 }
 
 impl Default for ConfigHandle {
     fn default() -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                pinned: ArcSwap::from_pointee(Pinned::empty()),
-                state: AtomicU8::new(NodeState::Waiting as u8),
-                counters: ConfigCounters::default(),
-            }),
-        }
+        Self::new(MAX_STALE)
     }
 }
 
 impl ConfigHandle {
-    /// A handle that holds nothing yet.
-    pub fn new() -> Self {
-        Self::default()
+    /// A handle that holds nothing yet. `max_stale` is how old what it holds may become, unless the control plane says something
+    /// else.
+    pub fn new(max_stale: Duration) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                pinned: ArcSwap::from_pointee(Pinned::empty()),
+                standing: Standing::new(max_stale),
+                counters: ConfigCounters::default(),
+            }),
+        }
     }
 
     /// The configuration in force now. Pin it once per request.
@@ -223,16 +225,32 @@ impl ConfigHandle {
 
     /// Where the node stands.
     pub fn state(&self) -> NodeState {
-        let state = self.shared.state.load(Ordering::Acquire);
-        NodeState::ALL
-            .into_iter()
-            .find(|s| *s as u8 == state)
-            .unwrap_or(NodeState::Waiting)
+        self.shared.standing.state()
     }
 
-    /// Whether requests can be served: a configuration is in force, however old.
+    /// How long ago what is in force was known to be the newest; `None` when nothing is.
+    pub fn age(&self) -> Option<Duration> {
+        self.shared.standing.ask(Freshness::age)
+    }
+
+    /// Whether the control plane speaks to the node and has told it of every change so far.
+    pub(crate) fn in_touch(&self) -> bool {
+        self.shared.standing.ask(Freshness::in_touch)
+    }
+
+    /// How old it may become.
+    pub fn max_stale(&self) -> Duration {
+        self.ask(Freshness::max_stale)
+    }
+
+    /// Asks what is known of the age.
+    pub(crate) fn ask<T>(&self, question: impl FnOnce(&Freshness) -> T) -> T {
+        self.shared.standing.ask(|facts, _| question(facts))
+    }
+
+    /// Whether requests can be served: a configuration is in force that is not too old.
     pub fn is_ready(&self) -> bool {
-        !self.shared.pinned.load().is_empty()
+        self.state() != NodeState::Expired && !self.shared.pinned.load().is_empty()
     }
 
     /// What happened so far.
@@ -240,22 +258,47 @@ impl ConfigHandle {
         &self.shared.counters
     }
 
+    /// Time since this handle was made, for the age of what is remembered.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.shared.standing.elapsed()
+    }
+
+    pub(super) fn standing(&self) -> &Standing {
+        &self.shared.standing
+    }
+
     /// Puts a configuration in force, unless a newer one is already. There is one writer.
-    pub fn install(&self, next: Pinned) {
+    pub(crate) fn install(&self, next: Pinned) {
+        self.install_shared(Arc::new(next));
+    }
+
+    /// Like [`Self::install`].
+    pub(crate) fn install_shared(&self, next: Arc<Pinned>) {
         if next.snapshot.version >= self.version() {
-            self.shared.pinned.store(Arc::new(next));
+            self.shared.pinned.store(next);
             self.shared.counters.applied.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Notes where the node stands.
-    pub fn set_state(&self, state: NodeState) {
-        let before = self.shared.state.swap(state as u8, Ordering::AcqRel);
-        if state == NodeState::Stale && before != state as u8 {
-            self.shared
-                .counters
-                .went_stale
-                .fetch_add(1, Ordering::Relaxed);
+    /// Notes what was heard of the control plane, or that time passed, and says in the log when the node begins to be too old.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Freshness, Duration)) {
+        let (before, state) = self.shared.standing.note(change);
+        if before == state {
+            return;
+        }
+        let counters = &self.shared.counters;
+        match state {
+            NodeState::Stale => {
+                counters.went_stale.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(version = %self.version(), "the control plane fell silent; serving the configuration held");
+            }
+            NodeState::Expired => {
+                counters.went_expired.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(version = %self.version(), max_stale = ?self.max_stale(), "the configuration held is too old; refusing all requests until the control plane is back");
+            }
+            NodeState::Waiting | NodeState::Cached | NodeState::Syncing | NodeState::Current => {
+                tracing::info!(state = state.as_str(), version = %self.version(), "node state");
+            }
         }
     }
 }
@@ -277,9 +320,13 @@ mod tests {
             generation: 1,
             revision,
         };
+        let view = View {
+            pepper: Pepper::new([7; 32]),
+            keyed: false,
+        };
         Pinned::build(
             Snapshot::compile(version, &content).unwrap(),
-            Pepper::new([7; 32]),
+            view,
             previous,
         )
         .unwrap()
@@ -323,7 +370,7 @@ mod tests {
 
     #[test]
     fn law_9_the_pointer_never_goes_back() {
-        let handle = ConfigHandle::new();
+        let handle = ConfigHandle::default();
         handle.install(pinned(5, &[], &Pinned::empty()));
         handle.install(pinned(4, &[], &Pinned::empty()));
         assert_eq!(handle.version().revision, 5);

@@ -8,29 +8,33 @@ use std::{sync::Arc, time::Duration};
 use proxyxai_core::{
     account::key::Pepper,
     secret::seal::{self, SealKey},
-    snapshot::{Change, Content, Digest, Rejection, ResourceKind, ResourceName, Version},
+    snapshot::{Change, Digest, Rejection, ResourceKind, ResourceName, Version},
 };
 use proxyxai_proto::config::v1::{
     self as proto, Ack, Nack, ServerHello, StreamRequest, StreamResponse, resource::Kind,
     stream_request, stream_response,
 };
 
-use super::{
-    held::{Held, Refusal},
-    pinned::NodeState,
-};
+use super::held::{Held, Incoming, Refusal, View};
+use crate::keys::KeyResolver;
+
+/// Schemas that this program reads: the oldest and the newest.
+pub(super) const SCHEMAS: (u32, u32) = (1, 1);
 
 /// The state of one stream.
 pub(super) struct Session<'a> {
     held: &'a mut Held,
+    keys: &'a KeyResolver,
     greeting: Option<Greeting>,
     receiving: Option<Receiving>,
+    /// Names of changes whose version comes with the last of several messages.
+    changed: Vec<ResourceName>,
 }
 
 /// What the control plane said first.
 struct Greeting {
     view_key: SealKey,
-    pepper: Pepper,
+    view: View,
     head: Version,
 }
 
@@ -38,8 +42,7 @@ struct Greeting {
 struct Receiving {
     version: Version,
     left: u64,
-    content: Content,
-    rejected: Vec<Rejection>,
+    content: Incoming,
 }
 
 /// What to do after a message.
@@ -47,18 +50,28 @@ struct Receiving {
 pub(super) struct Taken {
     /// Answer this.
     pub(super) reply: Option<StreamRequest>,
-    /// What is held was proved to be the newest just now.
-    pub(super) fresh: bool,
-    /// The control plane says how often it sends bookmarks.
-    pub(super) bookmark_interval: Option<Duration>,
+    /// The control plane spoke first, as it should.
+    pub(super) greeted: bool,
+    /// The control plane asks the node to connect again, to another one if there is one.
+    pub(super) leave: Option<Leave>,
+}
+
+/// A wish of the control plane.
+pub(super) struct Leave {
+    /// When to connect again.
+    pub(super) after: Duration,
+    /// For the log.
+    pub(super) reason: String,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(held: &'a mut Held) -> Self {
+    pub(super) fn new(held: &'a mut Held, keys: &'a KeyResolver) -> Self {
         Self {
             held,
+            keys,
             greeting: None,
             receiving: None,
+            changed: Vec::new(),
         }
     }
 
@@ -68,7 +81,7 @@ impl<'a> Session<'a> {
     /// [`StreamFault`]: the stream is of no use any more.
     pub(super) fn take(&mut self, message: StreamResponse) -> Result<Taken, StreamFault> {
         use stream_response::Message;
-        let taken = match message.message {
+        match message.message {
             Some(Message::ServerHello(hello)) => self.greet(&hello),
             Some(Message::SnapshotBegin(begin)) => {
                 self.begin(required(begin.version)?, begin.resources)
@@ -78,12 +91,18 @@ impl<'a> Session<'a> {
                 self.end(required(end.version)?, digest(&end.digest)?)
             }
             Some(Message::Delta(delta)) => self.delta(delta),
-            Some(Message::Bookmark(bookmark)) => self.bookmark(required(bookmark.head)?),
+            Some(Message::Bookmark(bookmark)) => self.bookmark(&bookmark),
+            Some(Message::Invalidate(invalidate)) => self.invalidate(&invalidate),
+            Some(Message::Drain(drain)) => Ok(Taken {
+                leave: Some(Leave {
+                    after: Duration::from_millis(u64::from(drain.reconnect_after_ms)),
+                    reason: drain.reason,
+                }),
+                ..Taken::default()
+            }),
             // Of a newer schema; what it says cannot matter to a node that was not told of it.
             None => Ok(Taken::default()),
-        }?;
-        self.note_state();
-        Ok(taken)
+        }
     }
 
     fn greet(&mut self, hello: &ServerHello) -> Result<Taken, StreamFault> {
@@ -103,16 +122,28 @@ impl<'a> Session<'a> {
             .map(Pepper::new)
             .map_err(|_| StreamFault::Malformed)?;
         let head = required(hello.head)?;
+        // A control plane from before there was a choice names none.
+        if hello.schema != 0 && !(SCHEMAS.0..=SCHEMAS.1).contains(&hello.schema) {
+            return Err(StreamFault::Schema(hello.schema));
+        }
         self.held.use_pepper(&pepper);
         self.greeting = Some(Greeting {
             view_key,
-            pepper,
+            view: View {
+                pepper,
+                keyed: hello.keyed,
+            },
             head,
         });
+        let interval = Duration::from_millis(u64::from(hello.bookmark_interval_ms));
+        let max_stale = Duration::from_secs(hello.max_stale_seconds);
+        self.held
+            .config()
+            .note(|facts, _| facts.greeted(interval, max_stale));
+        self.compare();
         Ok(Taken {
-            reply: None,
-            fresh: head == self.held.version(),
-            bookmark_interval: Some(Duration::from_millis(u64::from(hello.bookmark_interval_ms))),
+            greeted: true,
+            ..Taken::default()
         })
     }
 
@@ -123,8 +154,7 @@ impl<'a> Session<'a> {
         self.receiving = Some(Receiving {
             version,
             left: resources,
-            content: Content::default(),
-            rejected: Vec::new(),
+            content: Incoming::default(),
         });
         Ok(Taken::default())
     }
@@ -139,8 +169,8 @@ impl<'a> Session<'a> {
                 .checked_sub(1)
                 .ok_or(StreamFault::Malformed)?;
             match greeting.open(resource) {
-                Ok(resource) => receiving.content.upsert(resource),
-                Err(rejection) => receiving.rejected.push(rejection),
+                Ok(resource) => receiving.content.add(resource),
+                Err(rejection) => receiving.content.rejected.push(rejection),
             }
         }
         Ok(Taken::default())
@@ -158,12 +188,16 @@ impl<'a> Session<'a> {
             return Ok(self.acknowledge());
         }
         greeting.head = greeting.head.max(version);
-        let result = if received.rejected.is_empty() {
-            self.held
-                .replace(version, digest, received.content, &greeting.pepper)
-        } else {
-            Err(Refusal::Rejected(received.rejected))
-        };
+        let view = greeting.view.clone();
+        let result = self.held.replace(version, digest, received.content, &view);
+        if result.is_ok() {
+            if view.keyed {
+                // Of keys and accounts it holds the root account alone.
+                self.keys.note(std::iter::once(root()), version);
+            } else {
+                self.keys.miss(version);
+            }
+        }
         self.conclude(version, result)
     }
 
@@ -177,7 +211,10 @@ impl<'a> Session<'a> {
             digest(&delta.digest)?,
         );
         let held = self.held.version();
-        if from != held || to <= held {
+        if to <= held {
+            return Ok(self.acknowledge());
+        }
+        if from != held {
             return Err(StreamFault::Gap { from, held });
         }
         greeting.head = greeting.head.max(to);
@@ -196,17 +233,54 @@ impl<'a> Session<'a> {
                 Err(rejection) => rejected.push(rejection),
             }
         }
+        let view = greeting.view.clone();
         let result = if rejected.is_empty() {
-            self.held.advance(to, digest, &changes, &greeting.pepper)
+            self.held.advance(to, digest, &changes, &view)
         } else {
             Err(Refusal::Rejected(rejected))
         };
+        if result.is_ok() {
+            let names = changes.iter().filter_map(Change::name);
+            if view.keyed {
+                self.keys.note(names, to);
+            } else {
+                self.keys.take(from, to, names);
+            }
+        }
         self.conclude(to, result)
     }
 
-    fn bookmark(&mut self, head: Version) -> Result<Taken, StreamFault> {
+    fn bookmark(&mut self, bookmark: &proto::Bookmark) -> Result<Taken, StreamFault> {
         let greeting = self.greeting.as_mut().ok_or(StreamFault::OutOfOrder)?;
+        let head = required(bookmark.head)?;
         greeting.head = greeting.head.max(head);
+        if greeting.view.keyed
+            && let Some(through) = bookmark.invalidated_through
+        {
+            self.keys.advance(through.into());
+        }
+        Ok(self.acknowledge())
+    }
+
+    /// Keys and accounts changed that are not part of the content.
+    fn invalidate(&mut self, invalidate: &proto::Invalidate) -> Result<Taken, StreamFault> {
+        if self.greeting.is_none() {
+            return Err(StreamFault::OutOfOrder);
+        }
+        let (from, to) = (required(invalidate.from)?, required(invalidate.to)?);
+        let names = invalidate.entries.iter().map(|entry| {
+            let name = entry.name.as_ref().and_then(ResourceName::from_proto);
+            name.ok_or(StreamFault::Malformed)
+        });
+        let names: Vec<ResourceName> = names.collect::<Result<_, _>>()?;
+        if from == to && !names.is_empty() {
+            self.changed.extend(names);
+            return Ok(Taken::default());
+        }
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.extend(names);
+        tracing::debug!(%from, %to, names = changed.len(), "keys and accounts changed");
+        self.keys.take(from, to, changed);
         Ok(self.acknowledge())
     }
 
@@ -223,6 +297,7 @@ impl<'a> Session<'a> {
             }
             Err(Refusal::Digest { version }) => Err(StreamFault::Digest { version }),
             Err(Refusal::Rejected(rejected)) => {
+                self.compare();
                 for rejection in &rejected {
                     tracing::error!(%version, held = %self.held.version(), "configuration refused: {rejection}");
                 }
@@ -241,31 +316,32 @@ impl<'a> Session<'a> {
 
     /// Says what is held; with nothing held there is nothing to say.
     fn acknowledge(&self) -> Taken {
+        self.compare();
         let version = self.held.version();
         let ack = Ack {
             applied: Some(version.into()),
             digest: self.held.digest().0.to_vec(),
+            invalidated_through: Some(self.keys.through().into()),
         };
         Taken {
             reply: (version != Version::default())
                 .then(|| message(stream_request::Message::Ack(ack))),
-            fresh: self.is_newest(),
-            bookmark_interval: None,
+            ..Taken::default()
         }
     }
 
-    fn is_newest(&self) -> bool {
-        self.greeting
-            .as_ref()
-            .is_some_and(|greeting| greeting.head == self.held.version())
-    }
-
-    fn note_state(&self) {
-        if self.is_newest() && self.held.config().is_ready() {
-            self.held.config().set_state(NodeState::Current);
-        } else if self.held.config().state() != NodeState::Stale {
-            self.held.config().set_state(NodeState::Syncing);
-        }
+    /// Notes whether what is held is the newest.
+    fn compare(&self) {
+        let (held, Some(greeting)) = (self.held.version(), &self.greeting) else {
+            return;
+        };
+        // Keys and accounts of the keyed view change without the content.
+        let head = greeting.head;
+        let newest = head == held || (greeting.view.keyed && head == self.keys.through());
+        let holds = held != Version::default();
+        self.held
+            .config()
+            .note(|facts, now| facts.compared(now, holds, holds && newest));
     }
 }
 
@@ -287,6 +363,13 @@ impl Greeting {
             key.secret = plain.to_vec();
         }
         Ok(Arc::new(resource))
+    }
+}
+
+fn root() -> ResourceName {
+    ResourceName {
+        kind: ResourceKind::Account,
+        id: proxyxai_core::account::tree::ROOT.to_owned(),
     }
 }
 
@@ -342,12 +425,18 @@ pub(super) enum StreamFault {
         /// Of what was received.
         version: Version,
     },
+    /// It speaks what this program does not read.
+    #[error("the control plane speaks schema {0}, and this program reads {min} to {max}; update the older of the two", min = SCHEMAS.0, max = SCHEMAS.1)]
+    Schema(u32),
     /// Nothing came for longer than three bookmarks take.
     #[error("the control plane fell silent")]
     Silent,
     /// The other end went away in good order.
     #[error("the control plane ended the stream")]
     Closed,
+    /// The control plane asked for it.
+    #[error("the control plane asked the node to connect again: {0}")]
+    Drained(String),
     /// The call failed, or the connection.
     #[error("the stream failed: {} ({:?})", .0.message(), .0.code())]
     Rpc(#[from] Box<tonic::Status>),
@@ -358,7 +447,9 @@ impl StreamFault {
     pub(super) fn starts_over(&self) -> bool {
         match self {
             Self::OutOfOrder | Self::Malformed | Self::Gap { .. } | Self::Digest { .. } => true,
-            Self::Silent | Self::Closed | Self::Rpc(_) => false,
+            Self::Schema(_) | Self::Silent | Self::Closed | Self::Drained(_) | Self::Rpc(_) => {
+                false
+            }
         }
     }
 }

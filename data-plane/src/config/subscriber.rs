@@ -5,7 +5,11 @@
 
 use std::{convert::Infallible, sync::Arc, sync::atomic::Ordering, time::Duration};
 
-use proxyxai_core::{ports::Random, snapshot::Version};
+use proxyxai_core::{
+    freshness::Freshness,
+    ports::{Random, random_bytes},
+    snapshot::Version,
+};
 use proxyxai_proto::config::v1::{
     Hello, StreamResponse, config_service_client::ConfigServiceClient, stream_request,
 };
@@ -19,21 +23,24 @@ use tonic::{Status, Streaming};
 
 use super::{
     backoff::Backoff,
-    control::ControlChannel,
-    freshness::{self, Deadline},
-    held::Held,
-    pinned::{ConfigHandle, NodeState},
-    session::{Session, StreamFault, message},
+    control::ControlPlanes,
+    copy::Loaded,
+    held::{Held, Holding},
+    pinned::ConfigHandle,
+    session::{SCHEMAS, Session, StreamFault, message},
+    standing,
 };
+use crate::keys::KeyResolver;
 
 /// Largest message taken: a difference of many resources is one message.
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
 /// Answers that may wait to be sent; a control plane that reads none of them is of no use.
-const ANSWERS: usize = 64;
+const ANSWERS: usize = 1_024;
 /// How long the control plane may take for its first message.
 const GREETING: Duration = Duration::from_secs(10);
-/// Taken when the control plane names no interval between bookmarks.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How soon a node connects again after it was sent away.
+const SOONEST: Duration = Duration::from_millis(100);
 
 /// Who asks for configuration.
 #[derive(Debug, Clone)]
@@ -46,39 +53,65 @@ pub struct Identity {
 
 /// Keeps one [`ConfigHandle`] up to date.
 pub struct Subscriber {
-    client: ConfigServiceClient<ControlChannel>,
+    planes: ControlPlanes,
     identity: Identity,
     held: Held,
+    keys: KeyResolver,
+    preload_max: u64,
     backoff: Backoff,
-    fresh_until: watch::Sender<Deadline>,
+    random: Arc<dyn Random>,
     start_over: bool,
 }
 
 impl Subscriber {
-    /// A subscriber that writes to `config`; there must be one per handle.
-    pub fn new(
-        channel: ControlChannel,
+    /// A subscriber that writes to `config`; there must be one per handle. With more than `preload_max` virtual keys, they are
+    /// looked up on demand. What it holds can be read from the receiver, as it changes.
+    pub(crate) fn new(
+        planes: ControlPlanes,
         identity: Identity,
         config: ConfigHandle,
+        keys: KeyResolver,
+        preload_max: u64,
         random: Arc<dyn Random>,
-    ) -> Self {
-        Self {
-            client: ConfigServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX),
+    ) -> (Self, watch::Receiver<Option<Holding>>) {
+        let (published, holding) = watch::channel(None);
+        let subscriber = Self {
+            planes,
             identity,
-            held: Held::new(config),
-            backoff: Backoff::new(random),
-            fresh_until: watch::Sender::new(None),
+            held: Held::new(config, published),
+            keys,
+            preload_max,
+            backoff: Backoff::new(Arc::clone(&random)),
+            random,
             start_over: false,
+        };
+        (subscriber, holding)
+    }
+
+    /// Goes on from what an earlier process held.
+    pub(crate) fn restore(&mut self, loaded: Loaded) {
+        let (age, limit) = (loaded.age, loaded.limit);
+        let (version, keyed) = (
+            loaded.holding.pinned.snapshot.version,
+            loaded.holding.pinned.keyed,
+        );
+        self.keys.import(loaded.remembered);
+        if !keyed {
+            self.keys.advance(version);
         }
+        self.held.restore(loaded.holding);
+        self.held
+            .config()
+            .note(|facts, now| facts.restored(now, age, limit));
     }
 
     /// Runs until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let watcher = freshness::watch(self.held.config().clone(), self.fresh_until.subscribe());
+        let watcher = standing::watch(self.held.config().clone());
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
-            () = watcher => {}
+            never = watcher => match never {},
             never = self.stay_connected() => match never {},
         }
     }
@@ -90,13 +123,18 @@ impl Subscriber {
                 Err(fault) => fault,
             };
             self.start_over = fault.starts_over();
-            self.held
-                .config()
+            let config = self.held.config();
+            config
                 .counters()
                 .disconnects
                 .fetch_add(1, Ordering::Relaxed);
-            if !self.held.config().is_ready() {
-                self.held.config().set_state(NodeState::Waiting);
+            config.note(|facts, _| facts.lost());
+            if !self.start_over {
+                self.planes.move_on();
+            }
+            if let StreamFault::Drained(_) = fault {
+                tracing::info!(%fault, "connecting again");
+                continue;
             }
             let wait = self.backoff.next_wait();
             tracing::warn!(%fault, wait_ms = wait.as_millis(), "no configuration stream; trying again");
@@ -109,28 +147,44 @@ impl Subscriber {
         answers
             .try_send(message(stream_request::Message::Hello(self.hello())))
             .map_err(|_| StreamFault::Closed)?;
-        let opening = self.client.stream(ReceiverStream::new(requests));
+        let channel = self.planes.channel(0).ok_or(StreamFault::Closed)?;
+        let mut client = ConfigServiceClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
+        let opening = client.stream(ReceiverStream::new(requests));
         let mut messages = timeout(GREETING, opening)
             .await
             .map_err(|_| StreamFault::Silent)?
             .map_err(Box::new)?
             .into_inner();
-        let mut lifetime = GREETING;
-        let mut session = Session::new(&mut self.held);
+        let mut patience = GREETING;
+        let mut leaving: Option<(Instant, String)> = None;
+        let config = self.held.config().clone();
+        let mut session = Session::new(&mut self.held, &self.keys);
         loop {
-            let message = next(&mut messages, lifetime).await?;
+            let message = match &leaving {
+                None => next(&mut messages, patience).await?,
+                Some((due, reason)) => {
+                    // What still comes is taken until it is time to go, and then the stream is left in good order.
+                    let drained = || StreamFault::Drained(reason.clone());
+                    match tokio::time::timeout_at(*due, next(&mut messages, patience)).await {
+                        Ok(Ok(message)) => message,
+                        Ok(Err(_)) => {
+                            tokio::time::sleep_until(*due).await;
+                            return Err(drained());
+                        }
+                        Err(_) => return Err(drained()),
+                    }
+                }
+            };
             let taken = session.take(message)?;
-            if let Some(interval) = taken.bookmark_interval {
+            if taken.greeted {
                 self.backoff.reset();
-                lifetime = freshness::lifetime(if interval.is_zero() {
-                    BOOKMARK_INTERVAL
-                } else {
-                    interval
-                });
+                patience = config.ask(Freshness::patience);
             }
-            if taken.fresh {
-                self.fresh_until
-                    .send_replace(Instant::now().checked_add(lifetime));
+            if let Some(leave) = taken.leave
+                && leaving.is_none()
+            {
+                let due = Instant::now().checked_add(spread(leave.after, &*self.random));
+                leaving = Some((due.unwrap_or_else(Instant::now), leave.reason));
             }
             if let Some(reply) = taken.reply {
                 answers.try_send(reply).map_err(|_| StreamFault::Closed)?;
@@ -141,6 +195,7 @@ impl Subscriber {
     fn hello(&self) -> Hello {
         let held = self.held.version();
         let has_any = held != Version::default() && !self.start_over;
+        let through = self.keys.through();
         Hello {
             node_id: self.identity.node_id.clone(),
             boot_id: self.identity.boot_id.clone(),
@@ -150,8 +205,20 @@ impl Subscriber {
             } else {
                 Vec::new()
             },
+            invalidated_through: (through != Version::default()).then(|| through.into()),
+            schema_min: SCHEMAS.0,
+            schema_max: SCHEMAS.1,
+            preload_max: self.preload_max,
+            program_version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
+}
+
+/// A wait of at least this long and at most half as long again, so that nodes that were sent away together come back apart.
+fn spread(least: Duration, random: &dyn Random) -> Duration {
+    let draw = u32::from_le_bytes(random_bytes(random));
+    let least = least.max(SOONEST);
+    least.saturating_add(least.mul_f64(f64::from(draw) / f64::from(u32::MAX) / 2.0))
 }
 
 async fn next(

@@ -1,21 +1,21 @@
 //! Asks the control plane for keys on behalf of all cores: many requests, few questions.
 //!
 //! Invariants: a digest is in at most one question at a time, however many requests wait for it; a question holds at most
-//! [`BATCH`] digests and goes out at most [`LINGER`] after its first; a failed question answers nobody (law 12).
+//! [`BATCH`] digests and goes out at most [`LINGER`] after its first; a failed question answers nobody (law 12). An answer from
+//! before a change that was noted meanwhile is asked for again.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use proxyxai_core::{
-    account::{
-        key::KeyDigest,
-        terms::{self, Key, Terms},
-        tree::AccountTree,
-    },
-    snapshot::{KeyRecord, Version, key_table::KeyId},
+    account::key::KeyDigest,
+    snapshot::{KeyId, Version},
 };
 use proxyxai_proto::config::v1::{
-    ResolveKeysRequest, ResolveKeysResponse, ResolvedKey,
-    config_service_client::ConfigServiceClient,
+    ResolveKeysRequest, ResolveKeysResponse, config_service_client::ConfigServiceClient,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -24,8 +24,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Answer, DEADLINE, Question, Resolved, Shared};
-use crate::config::ControlChannel;
+use super::{Answer, DEADLINE, Question, Shared, memory::Learned};
+use crate::config::ControlPlanes;
 
 /// Digests in one question.
 const BATCH: usize = 256;
@@ -37,11 +37,27 @@ pub struct Asker {
     shared: Arc<Shared>,
     asked: mpsc::UnboundedReceiver<Question>,
     /// Waiting for the next question, and when that goes out.
-    gathering: BTreeMap<KeyDigest, Vec<oneshot::Sender<Answer>>>,
+    gathering: BTreeMap<KeyDigest, Waiting>,
     due: Option<Instant>,
     /// Waiting for an answer that is under way.
-    asking: BTreeMap<KeyDigest, Vec<oneshot::Sender<Answer>>>,
-    questions: JoinSet<(Vec<KeyDigest>, Option<ResolveKeysResponse>)>,
+    asking: BTreeMap<KeyDigest, Waiting>,
+    /// What the questions under way ask for, by their numbers.
+    open: BTreeSet<(Version, u64)>,
+    number: u64,
+    questions: JoinSet<Asked>,
+}
+
+/// Requests that wait for one key.
+struct Waiting {
+    id: KeyId,
+    answers: Vec<oneshot::Sender<Answer>>,
+}
+
+/// A question that came back.
+struct Asked {
+    open: (Version, u64),
+    digests: Vec<KeyDigest>,
+    response: Option<ResolveKeysResponse>,
 }
 
 impl Asker {
@@ -52,137 +68,140 @@ impl Asker {
             gathering: BTreeMap::new(),
             due: None,
             asking: BTreeMap::new(),
+            open: BTreeSet::new(),
+            number: 0,
             questions: JoinSet::new(),
         }
     }
 
     /// Asks until `shutdown`; whoever waits then learns that the control plane is unavailable.
-    pub async fn run(mut self, channel: ControlChannel, shutdown: CancellationToken) {
-        let client = ConfigServiceClient::new(channel);
+    pub async fn run(mut self, planes: ControlPlanes, shutdown: CancellationToken) {
         loop {
             let due = self.due;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                Some(done) = self.questions.join_next() => if let Ok((digests, response)) = done {
-                    self.deliver(digests, response);
+                Some(done) = self.questions.join_next() => if let Ok(asked) = done {
+                    self.deliver(asked);
                 },
                 question = self.asked.recv() => match question {
-                    Some(question) => self.gather(question, &client),
+                    Some(question) => self.gather(question, &planes),
                     None => return,
                 },
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.ask(&client),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.ask(&planes),
             }
         }
     }
 
-    fn gather(&mut self, question: Question, client: &ConfigServiceClient<ControlChannel>) {
+    fn gather(&mut self, question: Question, planes: &ControlPlanes) {
         if let Some(waiting) = self.asking.get_mut(&question.digest) {
-            waiting.push(question.answer);
+            waiting.answers.push(question.answer);
             return;
         }
-        self.gathering
-            .entry(question.digest)
-            .or_default()
-            .push(question.answer);
+        self.wait(question.id, question.digest, vec![question.answer]);
         if self.gathering.len() >= BATCH {
-            self.ask(client);
-        } else if self.due.is_none() {
+            self.ask(planes);
+        }
+    }
+
+    fn wait(&mut self, id: KeyId, digest: KeyDigest, answers: Vec<oneshot::Sender<Answer>>) {
+        let waiting = self.gathering.entry(digest).or_insert(Waiting {
+            id,
+            answers: Vec::new(),
+        });
+        waiting.answers.extend(answers);
+        if self.due.is_none() {
             self.due = Instant::now().checked_add(LINGER);
         }
     }
 
-    fn ask(&mut self, client: &ConfigServiceClient<ControlChannel>) {
+    fn ask(&mut self, planes: &ControlPlanes) {
         self.due = None;
         let gathered = std::mem::take(&mut self.gathering);
         let digests: Vec<KeyDigest> = gathered.keys().copied().collect();
         self.asking.extend(gathered);
-        let mut request = tonic::Request::new(ResolveKeysRequest {
+        let at_least = self.shared.memory.at_least();
+        self.number = self.number.wrapping_add(1);
+        let open = (at_least, self.number);
+        self.open.insert(open);
+        let request = ResolveKeysRequest {
             digests: digests.iter().map(|digest| digest.0.to_vec()).collect(),
-            at_least: Some(self.shared.config.version().into()),
-        });
-        request.set_timeout(DEADLINE);
-        let mut client = client.clone();
+            at_least: Some(at_least.into()),
+        };
+        let planes = planes.clone();
         self.questions.spawn(async move {
-            let response = match tokio::time::timeout(DEADLINE, client.resolve_keys(request)).await {
-                Ok(Ok(response)) => Some(response.into_inner()),
-                Ok(Err(status)) => {
-                    tracing::warn!(code = ?status.code(), message = status.message(), "the control plane could not look keys up");
-                    None
-                }
-                Err(_) => None,
-            };
-            (digests, response)
+            let asking = tokio::time::timeout(DEADLINE, ask_any(&planes, &request));
+            Asked {
+                open,
+                digests,
+                response: asking.await.unwrap_or(None),
+            }
         });
     }
 
     /// Hands the answers out. Where there is none, the waiting side is dropped, which says so.
-    fn deliver(&mut self, digests: Vec<KeyDigest>, response: Option<ResolveKeysResponse>) {
-        let answers = response
-            .map(|response| read(&digests, response))
-            .unwrap_or_default();
-        for digest in digests {
-            let Some(waiting) = self.asking.remove(&digest) else {
+    fn deliver(&mut self, asked: Asked) {
+        let response = asked.response.unwrap_or_default();
+        let as_of = response.as_of.map(Version::from);
+        for key in response.keys {
+            let digest = key.digest.as_slice().try_into().map(KeyDigest);
+            let (Ok(digest), Some(as_of)) = (digest, as_of) else {
                 continue;
             };
-            let Some(answer) = answers.get(&digest) else {
+            let Some(waiting) = asked
+                .digests
+                .contains(&digest)
+                .then(|| self.asking.remove(&digest))
+                .flatten()
+            else {
                 continue;
             };
-            self.shared.remember(digest, answer);
-            for one in waiting {
-                // A request that gave up waiting needs no answer.
-                let _gone = one.send(answer.clone());
+            let found = key.virtual_key.map(|found| (found, key.accounts));
+            let now = self.shared.config.elapsed();
+            let memory = &self.shared.memory;
+            match memory.learn(waiting.id, digest, as_of, found, now) {
+                Learned::Admitted(answer) => {
+                    for one in waiting.answers {
+                        // A request that gave up waiting needs no answer.
+                        let _gone = one.send(answer.clone());
+                    }
+                }
+                Learned::Outrun => {
+                    let outrun = &self.shared.counters.outrun;
+                    outrun.fetch_add(1, Ordering::Relaxed);
+                    let mut answers = waiting.answers;
+                    answers.retain(|one| !one.is_closed());
+                    if !answers.is_empty() {
+                        self.wait(waiting.id, digest, answers);
+                    }
+                }
+                Learned::Unfit => {}
             }
         }
+        for digest in asked.digests {
+            self.asking.remove(&digest);
+        }
+        self.open.remove(&asked.open);
+        let oldest = self.open.first().map(|(at_least, _)| *at_least);
+        self.shared.memory.forget(oldest);
     }
 }
 
-/// What a response says about the digests that were asked for; nothing about those that it gets wrong.
-fn read(asked: &[KeyDigest], response: ResolveKeysResponse) -> BTreeMap<KeyDigest, Answer> {
-    let Some(as_of) = response.as_of.map(Version::from) else {
-        return BTreeMap::new();
-    };
-    let about = |key: ResolvedKey| {
-        let digest = KeyDigest(key.digest.as_slice().try_into().ok()?);
-        if !asked.contains(&digest) {
-            return None;
+/// Asks the control plane in use, and the others while it cannot answer.
+async fn ask_any(
+    planes: &ControlPlanes,
+    request: &ResolveKeysRequest,
+) -> Option<ResolveKeysResponse> {
+    for after in 0..planes.count() {
+        let mut request = tonic::Request::new(request.clone());
+        request.set_timeout(DEADLINE);
+        let mut client = ConfigServiceClient::new(planes.channel(after)?);
+        match client.resolve_keys(request).await {
+            Ok(response) => return Some(response.into_inner()),
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), message = status.message(), "a control plane could not look keys up");
+            }
         }
-        let found = match &key.virtual_key {
-            None => None,
-            Some(_) => Some(resolved(&digest, &key)?),
-        };
-        Some((digest, Answer { as_of, found }))
-    };
-    response.keys.into_iter().filter_map(about).collect()
-}
-
-fn resolved(digest: &KeyDigest, key: &ResolvedKey) -> Option<Resolved> {
-    let virtual_key = key.virtual_key.as_ref()?;
-    let unfit = |what: &dyn std::fmt::Debug| {
-        tracing::error!(
-            key = virtual_key.id,
-            ?what,
-            "a key or its accounts do not fit; update this node or the control plane"
-        );
-    };
-    let tree = AccountTree::build(&key.accounts).inspect_err(|faults| unfit(faults));
-    let accounts = Arc::new(tree.ok()?);
-    let terms = Terms::of(virtual_key)
-        .inspect_err(|fault| unfit(fault))
-        .ok()?;
-    let terms = if terms::previous_digest(virtual_key) == Some(*digest) {
-        terms.by_previous(virtual_key.previous_expires_unix_ms)
-    } else {
-        terms
-    };
-    let record = KeyRecord {
-        id: KeyId::new(&virtual_key.id)?,
-        account: accounts.get(&virtual_key.account_id)?,
-        disabled: virtual_key.disabled,
-        has_terms: terms::has_terms(virtual_key),
-    };
-    Some(Resolved {
-        key: Key { record, terms },
-        accounts,
-    })
+    }
+    None
 }

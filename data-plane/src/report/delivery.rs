@@ -33,7 +33,7 @@ use super::{
     work::FileWork,
     writer::Durable,
 };
-use crate::config::{ControlChannel, backoff::Backoff};
+use crate::config::{ControlPlanes, backoff::Backoff};
 
 /// Batches that may be under way.
 const WINDOW: u64 = 8;
@@ -44,7 +44,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends all epochs.
 pub(super) struct Delivery {
-    pub(super) client: UsageServiceClient<ControlChannel>,
+    pub(super) planes: ControlPlanes,
+    /// Streams in a row that came to nothing: each is opened to the next control plane.
+    pub(super) failures: usize,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) work: FileWork,
     pub(super) backoff: Backoff,
@@ -148,7 +150,10 @@ impl Delivery {
             epoch: epoch.number,
         };
         send(&requests, report_request::Message::Register(register))?;
-        let opening = self.client.report(ReceiverStream::new(outgoing));
+        let channel = self.planes.channel(self.failures);
+        let mut client = UsageServiceClient::new(channel.ok_or(DeliveryFault::Closed)?);
+        self.failures = self.failures.wrapping_add(1);
+        let opening = client.report(ReceiverStream::new(outgoing));
         let mut responses = timeout(PATIENCE, opening)
             .await
             .map_err(|_| DeliveryFault::Silent)?
@@ -172,6 +177,7 @@ impl Delivery {
             });
         }
         self.backoff.reset();
+        self.failures = 0;
         let mut stream = Stream::new(self, epoch, registered.applied_through, requests);
         loop {
             let now = *durable.borrow_and_update();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use proxyxai_core::ports::{Clock, Random};
-use proxyxai_proto::usage::v1::{UsageEvent, usage_service_client::UsageServiceClient};
+use proxyxai_proto::usage::v1::UsageEvent;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use super::{
     work::FileWork,
     writer::{Durable, Writer},
 };
-use crate::config::{ControlChannel, backoff::Backoff};
+use crate::config::{ControlPlanes, backoff::Backoff};
 
 /// How long event files are kept after the control plane has their batches.
 pub const EVENTS_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -34,8 +34,8 @@ pub struct Ports {
     pub disk: Arc<dyn Disk>,
     /// Where work on files is done.
     pub work: FileWork,
-    /// The way to the control plane.
-    pub channel: ControlChannel,
+    /// The ways to the control planes.
+    pub planes: ControlPlanes,
     /// Stamps what waits.
     pub clock: Arc<dyn Clock>,
     /// Spreads tries to reach the control plane.
@@ -64,7 +64,8 @@ pub fn open<E: Into<UsageEvent>>(
     let (sender, events) = channel();
     let (epoch, progress) = (journal.epoch().clone(), Arc::new(Progress::default()));
     let delivery = Delivery {
-        client: UsageServiceClient::new(ports.channel),
+        planes: ports.planes,
+        failures: 0,
         disk: Arc::clone(&ports.disk),
         work: ports.work,
         backoff: Backoff::new(ports.random),

@@ -13,7 +13,7 @@ pub enum FileWork {
 
 impl FileWork {
     /// Does the work, and waits for it.
-    pub(super) async fn run<T, E>(
+    pub(crate) async fn run<T, E>(
         self,
         work: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>

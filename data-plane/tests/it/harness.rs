@@ -13,9 +13,10 @@ use std::{
 use proxyxai_core::{
     account::key::{self, GeneratedKey, Pepper},
     ports::{Clock, Random},
-    secret::ExposeSecret,
+    secret::{ExposeSecret, seal::SealKey},
 };
 use proxyxai_data_plane::{
+    config::CopyPorts,
     context::Settings,
     dial,
     net::Listener,
@@ -78,6 +79,12 @@ pub(crate) struct Setup {
     /// Whether unknown keys can be asked for.
     pub(crate) control_plane: bool,
     pub(crate) resources: Vec<Kind>,
+    /// Where the copy of the configuration is kept, if it is.
+    pub(crate) copy: Option<Arc<MemoryDisk>>,
+    /// No control plane can be reached at all.
+    pub(crate) alone: bool,
+    /// Whether the core is expected to serve.
+    pub(crate) serves: bool,
 }
 
 impl Default for Setup {
@@ -86,6 +93,9 @@ impl Default for Setup {
             settings: Settings::default(),
             control_plane: true,
             resources: Vec::new(),
+            copy: None,
+            alone: false,
+            serves: true,
         }
     }
 }
@@ -180,16 +190,23 @@ pub(crate) fn provider(
 pub(crate) async fn core(setup: Setup) -> Core {
     let mut resources = accounts_and_keys(&Pepper::new(PEPPER));
     resources.extend(setup.resources);
-    let (channel, events) = plane::start(resources, setup.control_plane);
+    let (channel, events) = match setup.alone {
+        true => (plane::nowhere(), Events::default()),
+        false => plane::start(resources, setup.control_plane),
+    };
     let clock: Arc<dyn Clock> = Arc::new(TestClock(Instant::now()));
     let dial = dial::factory(Arc::clone(&clock), setup.settings.connect_timeout).unwrap();
     let ports = Ports {
         clock,
         random: Arc::new(TestRandom),
-        channel,
+        channels: vec![channel],
         credential: "node".to_owned().into(),
         node_id: "node".into(),
         disk: Arc::new(MemoryDisk::default()),
+        copy: setup.copy.map(|disk| CopyPorts {
+            disk,
+            key: SealKey::new([8; 32]),
+        }),
         file_work: FileWork::Inline,
         dial,
     };
@@ -204,7 +221,7 @@ pub(crate) async fn core(setup: Setup) -> Core {
     let core = cores.pop().unwrap();
     let done = tokio::task::spawn_local(core.serve(Listener::Tcp(socket)));
     let ready = async {
-        while !handle.is_ready() {
+        while setup.serves && !handle.is_ready() {
             assert_eq!(
                 metric(&handle, "xai_config_refused_total"),
                 0,

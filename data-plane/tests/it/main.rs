@@ -10,6 +10,7 @@
 mod edge;
 mod harness;
 mod levels;
+mod outages;
 mod plane;
 mod retries;
 mod streams;

@@ -73,6 +73,12 @@ pub(crate) fn start(resources: Vec<Kind>, knows_keys: bool) -> (Channel, Events)
     (channel, events)
 }
 
+/// A channel that never connects.
+pub(crate) fn nowhere() -> Channel {
+    let (line, _) = mpsc::unbounded_channel();
+    Endpoint::from_static("http://control").connect_with_connector_lazy(Line(line))
+}
+
 #[derive(Clone)]
 struct Line(mpsc::UnboundedSender<io::Result<DuplexStream>>);
 
@@ -127,6 +133,7 @@ impl ConfigService for Plane {
                 bookmark_interval_ms: 60_000,
                 view_key: VIEW_KEY.to_vec(),
                 pepper: PEPPER.to_vec(),
+                ..proto::ServerHello::default()
             }),
             Message::SnapshotBegin(proto::SnapshotBegin {
                 version: Some(VERSION),

@@ -71,6 +71,11 @@ impl DataDir {
         self.path.join("events")
     }
 
+    /// Where the node keeps a sealed copy of its configuration.
+    pub(super) fn config_dir(&self) -> PathBuf {
+        self.path.join("config")
+    }
+
     /// What administrators show; made at first start.
     pub(super) fn admin_credential(&self, random: &dyn Random) -> Result<SecretString, Failure> {
         let make = || format!("pxai-admin-{}", base62(&random_bytes(random), 40));

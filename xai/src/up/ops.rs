@@ -58,7 +58,11 @@ pub(super) fn serve(
 }
 
 async fn ready(State(ops): State<Arc<Ops>>) -> Response {
-    let state = ops.node.state().as_str();
+    let age = ops
+        .node
+        .age()
+        .map(|age| format!(", {} s old", age.as_secs()));
+    let state = format!("{}{}", ops.node.state().as_str(), age.unwrap_or_default());
     if !ops.node.is_ready() {
         return (
             StatusCode::SERVICE_UNAVAILABLE,

@@ -256,10 +256,11 @@ async fn serve_node(seed: u64, credential: Arc<OnceLock<SecretString>>) -> ::tur
     let ports = node::Ports {
         clock: Arc::new(SimulatedClock),
         random: Arc::new(SeededRandom::new(seed, 2)),
-        channel: channel(),
+        channels: vec![channel()],
         credential,
         node_id: "node-simulated".to_owned(),
         disk: Arc::new(MemoryDisk::default()),
+        copy: None,
         file_work: FileWork::Inline,
         dial: Arc::new(|| Rc::new(SimulatedDial)),
     };

@@ -12,9 +12,12 @@ use proxyxai_proto::config::v1::{
 
 use super::*;
 use crate::{
-    config::sample,
+    config::{ControlPlanes, NodeState, sample},
     fakes::{ConfigStream, Line, Still, config_plane},
 };
+
+mod outages;
+mod versions;
 
 /// How long a test waits for the node.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,25 +27,54 @@ struct Plane {
     line: Line,
     streams: mpsc::UnboundedReceiver<ConfigStream>,
     config: ConfigHandle,
+    keys: KeyResolver,
     shutdown: CancellationToken,
+    holding: watch::Receiver<Option<Holding>>,
 }
 
 fn start() -> Plane {
     let line = Line::default();
     let (streams, _) = config_plane(&line);
-    let (config, shutdown) = (ConfigHandle::new(), CancellationToken::new());
+    start_at(
+        &[&line],
+        Plane {
+            line: line.clone(),
+            streams,
+            ..unstarted()
+        },
+    )
+}
+
+/// A node that nobody started yet.
+fn unstarted() -> Plane {
+    let config = ConfigHandle::default();
+    Plane {
+        line: Line::default(),
+        streams: mpsc::unbounded_channel().1,
+        keys: KeyResolver::new(config.clone(), 1_000).0,
+        config,
+        shutdown: CancellationToken::new(),
+        holding: watch::channel(None).1,
+    }
+}
+
+/// Starts a node that knows these control planes.
+fn start_at(lines: &[&Line], plane: Plane) -> Plane {
+    let channels = lines.iter().map(|line| line.channel()).collect();
     let identity = Identity {
         node_id: "n".into(),
         boot_id: "b".into(),
     };
-    let subscriber = Subscriber::new(line.channel(), identity, config.clone(), Arc::new(Still));
-    tokio::spawn(subscriber.run(shutdown.clone()));
-    Plane {
-        line,
-        streams,
-        config,
-        shutdown,
-    }
+    let (subscriber, holding) = Subscriber::new(
+        ControlPlanes::new(channels, &Still).unwrap(),
+        identity,
+        plane.config.clone(),
+        plane.keys.clone(),
+        5,
+        Arc::new(Still),
+    );
+    tokio::spawn(subscriber.run(plane.shutdown.clone()));
+    Plane { holding, ..plane }
 }
 
 fn version(revision: u64) -> Option<proto::Version> {
@@ -74,18 +106,20 @@ fn sealed(resources: &[proto::Resource], key: [u8; 32]) -> Vec<proto::Resource> 
     resources
 }
 
+/// The next stream to a control plane, and what its Hello says.
+async fn accept(streams: &mut mpsc::UnboundedReceiver<ConfigStream>) -> (ConfigStream, Hello) {
+    let mut stream = timeout(PATIENCE, streams.recv()).await.unwrap().unwrap();
+    let first = stream.from_node.message().await.unwrap().unwrap();
+    let Some(stream_request::Message::Hello(hello)) = first.message else {
+        panic!("a stream begins with Hello")
+    };
+    (stream, hello)
+}
+
 impl Plane {
     /// The next stream, and what its Hello says that the node holds.
     async fn accept(&mut self) -> (ConfigStream, Hello) {
-        let mut stream = timeout(PATIENCE, self.streams.recv())
-            .await
-            .unwrap()
-            .unwrap();
-        let first = stream.from_node.message().await.unwrap().unwrap();
-        let Some(stream_request::Message::Hello(hello)) = first.message else {
-            panic!("a stream begins with Hello")
-        };
-        (stream, hello)
+        accept(&mut self.streams).await
     }
 
     fn revision(&self) -> u64 {
@@ -104,14 +138,29 @@ impl ConfigStream {
     }
 
     async fn greet(&self, head: u64) {
-        let hello = ServerHello {
+        self.greet_with(head, |_| {}).await;
+    }
+
+    async fn greet_with(&self, head: u64, change: impl FnOnce(&mut ServerHello)) {
+        let mut hello = ServerHello {
             deployment_id: "d".into(),
             head: version(head),
             bookmark_interval_ms: 1_000,
             view_key: VIEW_KEY.to_vec(),
             pepper: vec![7; 32],
+            schema: 1,
+            ..ServerHello::default()
         };
+        change(&mut hello);
         self.say(Message::ServerHello(hello)).await;
+    }
+
+    async fn bookmark(&self, head: u64) {
+        self.say(Message::Bookmark(Bookmark {
+            head: version(head),
+            ..Bookmark::default()
+        }))
+        .await;
     }
 
     async fn snapshot(&self, revision: u64, resources: &[proto::Resource]) {
@@ -218,7 +267,10 @@ async fn a_snapshot_and_its_differences_are_served_and_acknowledged() {
         "law 9: who pinned the old one sees the old one"
     );
     stream
-        .say(Message::Bookmark(Bookmark { head: version(4) }))
+        .say(Message::Bookmark(Bookmark {
+            head: version(4),
+            ..Bookmark::default()
+        }))
         .await;
     stream.acked(4).await;
     plane.line.cut();
@@ -347,7 +399,10 @@ async fn a_silent_control_plane_makes_a_node_stale_that_serves_on() {
     sleep(Duration::from_millis(2_900)).await;
     assert_eq!(plane.config.state(), NodeState::Current);
     stream
-        .say(Message::Bookmark(Bookmark { head: version(3) }))
+        .say(Message::Bookmark(Bookmark {
+            head: version(3),
+            ..Bookmark::default()
+        }))
         .await;
     stream.acked(3).await;
     sleep(Duration::from_millis(2_900)).await;

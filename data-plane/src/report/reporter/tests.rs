@@ -143,7 +143,7 @@ fn boot(disk: &Arc<MemoryDisk>, line: &Line) -> Node {
     let ports = Ports {
         disk: disk.clone(),
         work: FileWork::Inline,
-        channel: line.channel(),
+        planes: line.planes(),
         clock: Arc::new(Still),
         random: Arc::new(Still),
     };

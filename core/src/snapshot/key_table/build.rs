@@ -1,0 +1,111 @@
+//! Makes a table of many keys at once, before it is known which accounts there are.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    AccountIndex, AccountTree, Digest, IdShard, KeyDigest, KeyId, KeyRecord, KeyTable, Parts, Row,
+    Shard, Slots, shard::SHARDS,
+};
+
+/// Gathers keys, whose accounts are known by id only.
+pub struct KeyTableBuilder {
+    accounts: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, AccountIndex>,
+    buckets: Vec<Vec<(KeyDigest, Row)>>,
+}
+
+impl Default for KeyTableBuilder {
+    fn default() -> Self {
+        Self {
+            accounts: Vec::new(),
+            numbers: HashMap::new(),
+            buckets: std::iter::repeat_with(Vec::new).take(SHARDS).collect(),
+        }
+    }
+}
+
+impl KeyTableBuilder {
+    /// The number of an account in this builder.
+    pub fn account(&mut self, id: &str) -> AccountIndex {
+        if let Some(number) = self.numbers.get(id) {
+            return *number;
+        }
+        let number = AccountIndex(u32::try_from(self.accounts.len()).unwrap_or(u32::MAX));
+        let id: Arc<str> = id.into();
+        self.accounts.push(Arc::clone(&id));
+        self.numbers.insert(id, number);
+        number
+    }
+
+    /// Room for so many keys, evenly spread.
+    pub fn reserve(&mut self, keys: usize) {
+        let each = keys.div_ceil(SHARDS);
+        // Few shards have more than a quarter above the mean.
+        let each = each.saturating_add(each / 4);
+        self.buckets
+            .iter_mut()
+            .for_each(|bucket| bucket.reserve_exact(each));
+    }
+
+    /// Adds a key; the account in its record is a number of [`Self::account`].
+    pub fn push(&mut self, digest: KeyDigest, record: KeyRecord, hash: Digest) {
+        if let Some(bucket) = self.buckets.get_mut(Shard::number(&digest)) {
+            bucket.push((digest, Row { hash, record }));
+        }
+    }
+
+    /// The table.
+    ///
+    /// # Errors
+    /// Keys that do not fit, each with what is wrong.
+    pub fn finish(self, accounts: &AccountTree) -> Result<KeyTable, Vec<(KeyId, String)>> {
+        let known: Vec<Option<AccountIndex>> =
+            self.accounts.iter().map(|id| accounts.get(id)).collect();
+        let (mut faults, mut len, mut sum) = (Vec::new(), 0_usize, Digest::default());
+        let mut ids: Vec<Vec<u32>> = std::iter::repeat_with(Vec::new).take(SHARDS).collect();
+        let each = self.buckets.iter().map(Vec::len).sum::<usize>() / SHARDS;
+        ids.iter_mut().for_each(|bucket| bucket.reserve(each));
+        let shards = Parts::of(
+            self.buckets
+                .into_iter()
+                .enumerate()
+                .map(|(number, mut bucket)| {
+                    for (_, row) in &mut bucket {
+                        let given = usize::try_from(row.record.account.0).unwrap_or(usize::MAX);
+                        match known.get(given).copied().flatten() {
+                            Some(account) => row.record.account = account,
+                            None => {
+                                let id = self.accounts.get(given).map_or("", AsRef::as_ref);
+                                let reason = format!("its account `{id}` does not exist");
+                                faults.push((row.record.id, reason));
+                            }
+                        }
+                        if let Some(ids) = ids.get_mut(IdShard::number(&row.record.id)) {
+                            ids.push(IdShard::entry(&row.record.id, number));
+                        }
+                        sum.add(row.hash);
+                    }
+                    bucket.sort_unstable_by_key(|(digest, _)| *digest);
+                    let twins = bucket.array_windows().filter(|[(a, _), (b, _)]| a == b);
+                    faults.extend(
+                        twins.map(|[_, (_, row)]| (row.record.id, DIGEST_TAKEN.to_owned())),
+                    );
+                    len = len.saturating_add(bucket.len());
+                    Shard::of(&bucket)
+                }),
+        );
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(KeyTable {
+            shards,
+            ids: Parts::of(ids.into_iter().map(IdShard::of)),
+            accounts: Arc::new(Slots::of(accounts)),
+            len,
+            sum,
+        })
+    }
+}
+
+/// What is wrong with a key that shares its digest.
+pub(in crate::snapshot) const DIGEST_TAKEN: &str = "its digest is that of another key";

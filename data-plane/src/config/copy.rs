@@ -1,0 +1,320 @@
+//! The disk copy: what a node holds, sealed, so that it starts and enforces without a control plane (law 13).
+//!
+//! Format: magic `PXCC`, format number, then sealed (see `core::secret::seal`, bound to the bytes before it): the length of the
+//! head, the head (`ConfigCopy`), and one row of [`ROW`] bytes for each virtual key that the node keeps in its table alone. A small
+//! file beside it has the age of the copy, since that is written oftener.
+//!
+//! Invariants: a file is whole or of no use: it is written under another name, synced and renamed, and every byte of it is
+//! authenticated; one that cannot be used is passed over with a line in the log, and the node starts without it. No secret stands
+//! in a file in plain (law 21).
+
+mod keeper;
+mod rows;
+
+use std::{io, sync::Arc, time::Duration};
+
+use prost::Message as _;
+use proxyxai_core::{
+    account::key::Pepper,
+    freshness::age_at_boot,
+    secret::seal::{self, SealError, SealKey},
+    snapshot::{Content, Digest, Rejection, Snapshot, Version},
+};
+use proxyxai_proto::node::v1::{ConfigCopy, CopyAge};
+use zeroize::Zeroize;
+
+pub(crate) use keeper::Keeper;
+
+use super::{
+    held::{Holding, Incoming, View},
+    pinned::Pinned,
+};
+use crate::{keys::Remembered, report::Disk};
+
+const MAGIC: &[u8; 4] = b"PXCC";
+/// Raised when a program could misread the files of an earlier one.
+const FORMAT: u32 = 1;
+const PREFIX: usize = 8;
+const COPY: &str = "config.copy";
+const AGE: &str = "config.age";
+
+/// Where a copy is kept, and what seals it.
+pub struct CopyPorts {
+    /// A directory of its own.
+    pub disk: Arc<dyn Disk>,
+    /// Seals the copy; the next start needs the same one.
+    pub key: SealKey,
+}
+
+/// How old what is held is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Age {
+    pub(crate) age: Duration,
+    /// When it was proved to be the newest, by the wall clock.
+    pub(crate) proved_unix_ms: i64,
+    /// How old it may become, as the control plane said.
+    pub(crate) limit: Option<Duration>,
+}
+
+/// What an earlier process held.
+pub(crate) struct Loaded {
+    pub(crate) holding: Holding,
+    pub(crate) remembered: Remembered,
+    pub(crate) age: Duration,
+    pub(crate) limit: Option<Duration>,
+}
+
+/// Why a copy is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CopyFault {
+    #[error("the disk failed: {0}")]
+    Disk(#[from] io::Error),
+    #[error("it is no copy, or was cut")]
+    Cut,
+    #[error("it has format {0}, and this program reads {FORMAT}")]
+    Format(u32),
+    #[error(transparent)]
+    Sealed(#[from] SealError),
+    #[error("its content is not as it should be: {0}")]
+    Content(&'static str),
+    #[error("its content does not fit this program: {}", .0.first().map(ToString::to_string).unwrap_or_default())]
+    Rejected(Vec<Rejection>),
+}
+
+/// Reads the copy; says in the log why there is none.
+pub(crate) fn load(ports: &CopyPorts, now_unix_ms: i64) -> Option<Loaded> {
+    match read(ports, now_unix_ms) {
+        Ok(Some(loaded)) => {
+            let version = loaded.holding.pinned.snapshot.version;
+            tracing::info!(%version, age = ?loaded.age, keys = loaded.holding.pinned.snapshot.keys.len(), "configuration from the disk copy");
+            Some(loaded)
+        }
+        Ok(None) => None,
+        Err(fault) => {
+            tracing::warn!(%fault, "the disk copy of the configuration is passed over; waiting for the control plane");
+            None
+        }
+    }
+}
+
+/// Reads the copy, if there is one.
+fn read(ports: &CopyPorts, now_unix_ms: i64) -> Result<Option<Loaded>, CopyFault> {
+    let Some(mut bytes) = file(&*ports.disk, COPY)? else {
+        return Ok(None);
+    };
+    let plain = open(&ports.key, COPY, &mut bytes)?;
+    let (len, rest) = plain.split_first_chunk::<4>().ok_or(CopyFault::Cut)?;
+    let len = usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX);
+    let (head, rows) = rest.split_at_checked(len).ok_or(CopyFault::Cut)?;
+    let copy = ConfigCopy::decode(head).map_err(|_| CopyFault::Content("its head"))?;
+    let loaded = assemble(copy, rows);
+    // The rows hold no secret; the head does.
+    let head = len.saturating_add(PREFIX + seal::HEAD_LEN + 4);
+    bytes.iter_mut().take(head).for_each(Zeroize::zeroize);
+    let (mut loaded, own) = loaded?;
+    let version = loaded.holding.pinned.snapshot.version;
+    // An age file that is damaged or of another copy says nothing.
+    let newer = read_age(ports)
+        .inspect_err(|fault| tracing::warn!(%fault, "the age of the disk copy is passed over"))
+        .unwrap_or_default();
+    let newer = newer.filter(|(of, _)| *of == (version, loaded.holding.pinned.snapshot.digest));
+    let age = newer.map_or(own, |(_, age)| age);
+    loaded.age = age_at_boot(age.age, age.proved_unix_ms, now_unix_ms);
+    loaded.limit = age.limit;
+    Ok(Some(loaded))
+}
+
+fn assemble(copy: ConfigCopy, rows: &[u8]) -> Result<(Loaded, Age), CopyFault> {
+    let version: Version = copy
+        .version
+        .ok_or(CopyFault::Content("its version"))?
+        .into();
+    let digest = Digest::from_bytes(&copy.digest).ok_or(CopyFault::Content("its digest"))?;
+    let pepper: [u8; 32] = copy
+        .pepper
+        .as_slice()
+        .try_into()
+        .map_err(|_| CopyFault::Content("its pepper"))?;
+    let (_, age) = age_of(copy.age.unwrap_or_default());
+    let mut incoming = Incoming::default();
+    for resource in copy.resources {
+        incoming.add(Arc::new(resource));
+    }
+    rows::decode(rows, copy.rows, &copy.row_accounts, &mut incoming.keys)?;
+    if !incoming.rejected.is_empty() {
+        return Err(CopyFault::Rejected(incoming.rejected));
+    }
+    let snapshot =
+        Snapshot::assemble(version, &incoming.rest, incoming.keys).map_err(CopyFault::Rejected)?;
+    if snapshot.digest != digest {
+        return Err(CopyFault::Content("its digest"));
+    }
+    let view = View {
+        pepper: Pepper::new(pepper),
+        keyed: copy.keyed,
+    };
+    let pinned = Pinned::build(snapshot, view, &Pinned::empty())
+        .map_err(|rejection| CopyFault::Rejected(vec![rejection]))?;
+    let loaded = Loaded {
+        holding: Holding {
+            pinned: Arc::new(pinned),
+            rest: Arc::new(incoming.rest),
+        },
+        remembered: Remembered {
+            through: copy.invalidated_through.map(Into::into).unwrap_or_default(),
+            keys: copy.known_keys,
+            accounts: copy.known_accounts,
+        },
+        age: Duration::ZERO,
+        limit: None,
+    };
+    Ok((loaded, age))
+}
+
+/// Writes the copy; gives its length.
+pub(crate) fn write(
+    ports: &CopyPorts,
+    info: [u8; 32],
+    holding: &Holding,
+    remembered: Remembered,
+    age: Age,
+) -> Result<u64, CopyFault> {
+    let snapshot = &holding.pinned.snapshot;
+    let pepper = holding.pinned.pepper.as_ref();
+    let copy = ConfigCopy {
+        version: Some(snapshot.version.into()),
+        digest: snapshot.digest.0.to_vec(),
+        pepper: pepper
+            .map(|pepper| pepper.expose().to_vec())
+            .unwrap_or_default(),
+        keyed: holding.pinned.keyed,
+        resources: resources(&holding.rest),
+        rows: rows::count(snapshot),
+        row_accounts: rows::accounts(snapshot),
+        invalidated_through: Some(remembered.through.into()),
+        known_keys: remembered.keys,
+        known_accounts: remembered.accounts,
+        age: Some(age_for(holding, age)),
+    };
+    let len = copy.encoded_len();
+    let head = u32::try_from(len).map_err(|_| CopyFault::Content("its head is too long"))?;
+    let mut bytes = prefix();
+    bytes.reserve_exact(rows::bytes(snapshot).saturating_add(len).saturating_add(64));
+    bytes.extend_from_slice(&head.to_le_bytes());
+    copy.encode(&mut bytes)
+        .map_err(|_| CopyFault::Content("its head"))?;
+    rows::encode(snapshot, &mut bytes);
+    replace(ports, COPY, info, bytes)
+}
+
+/// Writes the age of the copy.
+fn write_age(
+    ports: &CopyPorts,
+    info: [u8; 32],
+    holding: &Holding,
+    age: Age,
+) -> Result<u64, CopyFault> {
+    let mut bytes = prefix();
+    age_for(holding, age)
+        .encode(&mut bytes)
+        .map_err(|_| CopyFault::Content("its age"))?;
+    replace(ports, AGE, info, bytes)
+}
+
+type Of = (Version, Digest);
+
+fn read_age(ports: &CopyPorts) -> Result<Option<(Of, Age)>, CopyFault> {
+    let Some(mut bytes) = file(&*ports.disk, AGE)? else {
+        return Ok(None);
+    };
+    let plain = open(&ports.key, AGE, &mut bytes)?;
+    let age = CopyAge::decode(plain).map_err(|_| CopyFault::Content("its age"))?;
+    Ok(Some(age_of(age)))
+}
+
+fn age_of(age: CopyAge) -> (Of, Age) {
+    let version = age.version.map(Version::from).unwrap_or_default();
+    let digest = Digest::from_bytes(&age.digest).unwrap_or_default();
+    let limit = Some(age.max_stale_ms).filter(|ms| *ms != 0);
+    (
+        (version, digest),
+        Age {
+            age: Duration::from_millis(age.age_ms),
+            proved_unix_ms: age.proved_unix_ms,
+            limit: limit.map(Duration::from_millis),
+        },
+    )
+}
+
+fn age_for(holding: &Holding, age: Age) -> CopyAge {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    CopyAge {
+        version: Some(holding.pinned.snapshot.version.into()),
+        digest: holding.pinned.snapshot.digest.0.to_vec(),
+        age_ms: ms(age.age),
+        proved_unix_ms: age.proved_unix_ms,
+        max_stale_ms: age.limit.map_or(0, ms),
+    }
+}
+
+fn resources(rest: &Content) -> Vec<proxyxai_proto::config::v1::Resource> {
+    rest.iter()
+        .map(|(_, resource)| proxyxai_proto::config::v1::Resource::clone(resource))
+        .collect()
+}
+
+/// What stands before the plain bytes, with room for the head of the seal.
+fn prefix() -> Vec<u8> {
+    [
+        MAGIC.as_slice(),
+        &FORMAT.to_le_bytes(),
+        &[0; seal::HEAD_LEN],
+    ]
+    .concat()
+}
+
+/// Binds a file to its format and its name.
+fn place(prefix: &[u8], name: &str) -> Vec<u8> {
+    [prefix, name.as_bytes()].concat()
+}
+
+fn file(disk: &dyn Disk, name: &str) -> Result<Option<Vec<u8>>, CopyFault> {
+    match disk.read(name, 0, usize::MAX) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open<'a>(key: &SealKey, name: &str, bytes: &'a mut [u8]) -> Result<&'a [u8], CopyFault> {
+    let (prefix, sealed) = bytes.split_at_mut_checked(PREFIX).ok_or(CopyFault::Cut)?;
+    let (magic, format) = prefix.split_at_checked(MAGIC.len()).ok_or(CopyFault::Cut)?;
+    if magic != MAGIC {
+        return Err(CopyFault::Cut);
+    }
+    let format = format.try_into().map_err(|_| CopyFault::Cut)?;
+    match u32::from_le_bytes(format) {
+        FORMAT => Ok(seal::open_in_place(key, &place(prefix, name), sealed)?),
+        other => Err(CopyFault::Format(other)),
+    }
+}
+
+/// Seals the bytes after the prefix, and puts them in the place of a file, durably.
+fn replace(
+    ports: &CopyPorts,
+    name: &str,
+    info: [u8; 32],
+    mut bytes: Vec<u8>,
+) -> Result<u64, CopyFault> {
+    let place = place(bytes.get(..PREFIX).unwrap_or_default(), name);
+    seal::seal_in_place(&ports.key, info, &place, &mut bytes, PREFIX)?;
+    let new = format!("{name}.new");
+    ports.disk.remove(&new)?;
+    ports.disk.append(&new, &bytes)?;
+    ports.disk.sync(&new)?;
+    ports.disk.rename(&new, name)?;
+    Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! The virtual keys of a copy, one row of fixed size each: digest 16, hash of the resource 32, id 12, number of the account 4, flags 4.
+//!
+//! Rows and not messages: a million of them are read in the time that a tenth of a million messages take.
+
+use proxyxai_core::{
+    account::{key::KeyDigest, tree::AccountIndex},
+    snapshot::{Digest, KeyId, KeyRecord, KeyTableBuilder, Snapshot},
+};
+
+use super::CopyFault;
+
+/// Bytes of a row.
+pub(super) const ROW: usize = 68;
+const DISABLED: u32 = 1;
+
+/// How many rows there will be.
+pub(super) fn count(snapshot: &Snapshot) -> u64 {
+    u64::try_from(in_table_alone(snapshot).count()).unwrap_or(u64::MAX)
+}
+
+/// How many bytes they take.
+pub(super) fn bytes(snapshot: &Snapshot) -> usize {
+    snapshot.keys.len().saturating_mul(ROW)
+}
+
+/// The accounts that rows name by number.
+pub(super) fn accounts(snapshot: &Snapshot) -> Vec<String> {
+    if snapshot.keys.is_empty() {
+        return Vec::new();
+    }
+    let accounts = &snapshot.accounts;
+    accounts
+        .all()
+        .map(|at| accounts.id(at).to_owned())
+        .collect()
+}
+
+/// Keys that are part of a content too bear no hash, and are no rows.
+fn in_table_alone(
+    snapshot: &Snapshot,
+) -> impl Iterator<Item = (KeyDigest, KeyRecord, Digest)> + '_ {
+    let rows = snapshot.keys.rows();
+    rows.filter(|(_, _, hash)| *hash != Digest::default())
+}
+
+pub(super) fn encode(snapshot: &Snapshot, out: &mut Vec<u8>) {
+    for (digest, record, hash) in in_table_alone(snapshot) {
+        let flags = if record.disabled { DISABLED } else { 0 };
+        out.extend_from_slice(&digest.0);
+        out.extend_from_slice(&hash.0);
+        out.extend_from_slice(record.id.as_bytes());
+        out.extend_from_slice(&record.account.0.to_le_bytes());
+        out.extend_from_slice(&flags.to_le_bytes());
+    }
+}
+
+pub(super) fn decode(
+    bytes: &[u8],
+    count: u64,
+    accounts: &[String],
+    keys: &mut KeyTableBuilder,
+) -> Result<(), CopyFault> {
+    let (rows, rest) = bytes.as_chunks::<ROW>();
+    if !rest.is_empty() || u64::try_from(rows.len()).ok() != Some(count) {
+        return Err(CopyFault::Content("the number of its keys"));
+    }
+    let numbers: Vec<AccountIndex> = accounts.iter().map(|id| keys.account(id)).collect();
+    keys.reserve(rows.len());
+    for row in rows {
+        let (digest, record, hash) = read(row, &numbers).ok_or(CopyFault::Content("a key"))?;
+        keys.push(digest, record, hash);
+    }
+    Ok(())
+}
+
+fn read(row: &[u8; ROW], accounts: &[AccountIndex]) -> Option<(KeyDigest, KeyRecord, Digest)> {
+    let (digest, rest) = row.split_first_chunk::<16>()?;
+    let (hash, rest) = rest.split_first_chunk::<32>()?;
+    let (id, rest) = rest.split_first_chunk::<12>()?;
+    let (account, rest) = rest.split_first_chunk::<4>()?;
+    let flags = u32::from_le_bytes(rest.try_into().ok()?);
+    let account = usize::try_from(u32::from_le_bytes(*account)).ok()?;
+    let record = KeyRecord {
+        id: KeyId::from_bytes(id)?,
+        account: *accounts.get(account)?,
+        disabled: flags & DISABLED != 0,
+        // One with terms is part of a content.
+        has_terms: false,
+    };
+    // A flag of a newer program may forbid what the others permit.
+    (flags & !DISABLED == 0).then_some((KeyDigest(*digest), record, Digest(*hash)))
+}

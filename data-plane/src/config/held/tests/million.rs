@@ -1,0 +1,203 @@
+//! What a million virtual keys cost a node: figures, not assertions on time. Run it alone and optimised:
+//! `cargo test --release -p proxyxai-data-plane --lib -- million --ignored --nocapture`.
+
+use std::{fs, hint::black_box};
+
+use proxyxai_core::secret::seal::SealKey;
+use tokio::time::Instant;
+
+use super::*;
+use crate::{
+    config::copy::{self, Age, CopyPorts},
+    keys::Remembered,
+    report::FsDisk,
+};
+
+const KEYS: u32 = 1_000_000;
+const ACCOUNTS: u32 = 10_000;
+
+/// Resident bytes of this process.
+fn resident() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|text| text.parse().ok());
+    pages.unwrap_or(0_u64).saturating_mul(4096)
+}
+
+fn text(number: u32) -> String {
+    format!("sk-pxai-{number:050}")
+}
+
+fn key(number: u32, disabled: bool) -> VirtualKey {
+    VirtualKey {
+        id: format!(
+            "{:012}",
+            u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15) % 1_000_000_000_000
+        ),
+        account_id: format!("acc{}", number % ACCOUNTS),
+        name: format!("key {number} of a team"),
+        disabled,
+        digest: view().pepper.digest(&text(number)).0.to_vec(),
+        ..VirtualKey::default()
+    }
+}
+
+fn team(number: u32, suspended: bool) -> Account {
+    Account {
+        id: format!("acc{number}"),
+        name: format!("team {number}"),
+        parent_id: "root".into(),
+        suspended,
+        ..Account::default()
+    }
+}
+
+fn upsert(kind: Kind) -> Change {
+    Change::Upsert(Arc::new(sample::resource(kind)))
+}
+
+/// Microseconds of each of some runs: the median, and the 99th of a hundred.
+fn times(name: &str, mut runs: Vec<u128>) {
+    runs.sort_unstable();
+    let hundredth = runs.len().div_ceil(100);
+    let at = |part: usize| {
+        runs.chunks(hundredth)
+            .nth(part)
+            .map_or(0.0, |part| part[0] as f64)
+    };
+    println!(
+        "{name}: p50 {:.1} µs, p99 {:.1} µs",
+        at(50) / 1e3,
+        at(99) / 1e3
+    );
+}
+
+/// Applies changes one after the other, each with the digest that it leads to.
+fn apply(held: &mut Held, from: u64, changes: impl Iterator<Item = (Change, Change)>) -> Vec<u128> {
+    let mut digest = held.digest();
+    let mut runs = Vec::new();
+    for (number, (old, new)) in (from..).zip(changes) {
+        let mut sum = Content::default();
+        sum.apply(new.clone());
+        let mut before = Content::default();
+        before.apply(old);
+        digest = shifted(digest, before.digest(), sum.digest());
+        let changes = [new];
+        let begun = Instant::now();
+        held.advance(version(number), digest, &changes, &view())
+            .unwrap();
+        runs.push(begun.elapsed().as_nanos());
+    }
+    runs
+}
+
+fn shifted(digest: Digest, less: Digest, more: Digest) -> Digest {
+    let mut out = digest;
+    let (lanes, _) = out.0.as_chunks_mut::<8>();
+    let (less, _) = less.0.as_chunks::<8>();
+    let (more, _) = more.0.as_chunks::<8>();
+    for ((lane, less), more) in lanes.iter_mut().zip(less).zip(more) {
+        let value = u64::from_le_bytes(*lane);
+        let value = value.wrapping_sub(u64::from_le_bytes(*less));
+        *lane = value.wrapping_add(u64::from_le_bytes(*more)).to_le_bytes();
+    }
+    out
+}
+
+#[test]
+#[ignore = "measures; needs a quiet machine and an optimised build"]
+fn a_million_keys() {
+    let mut incoming = Incoming::default();
+    for resource in sample::resources(&["a"]) {
+        incoming.add(Arc::new(resource));
+    }
+    for number in 0..ACCOUNTS {
+        incoming.add(Arc::new(sample::resource(Kind::Account(team(
+            number, false,
+        )))));
+    }
+    let begun = Instant::now();
+    for number in 0..KEYS {
+        incoming.add(Arc::new(sample::resource(Kind::VirtualKey(key(
+            number, false,
+        )))));
+    }
+    println!(
+        "{KEYS} keys received (made, hashed, gathered): {:?}",
+        begun.elapsed()
+    );
+    let begun = Instant::now();
+    let snapshot = Snapshot::assemble(version(1), &incoming.rest, incoming.keys).unwrap();
+    println!("table of them: {:?}", begun.elapsed());
+    let holding = Holding {
+        pinned: Arc::new(Pinned::build(snapshot, view(), &Pinned::empty()).unwrap()),
+        rest: Arc::new(incoming.rest),
+    };
+
+    let folder = tempfile::tempdir().unwrap();
+    let ports = CopyPorts {
+        disk: Arc::new(FsDisk::open(folder.path()).unwrap()),
+        key: SealKey::new([1; 32]),
+    };
+    let age = Age {
+        age: std::time::Duration::ZERO,
+        proved_unix_ms: 0,
+        limit: None,
+    };
+    let begun = Instant::now();
+    let bytes = copy::write(&ports, [2; 32], &holding, Remembered::default(), age).unwrap();
+    println!(
+        "disk copy: {:.1} bytes a key, written and synced in {:?}",
+        bytes as f64 / f64::from(KEYS),
+        begun.elapsed()
+    );
+    drop(holding);
+    for _ in 0..3 {
+        let before = resident();
+        let begun = Instant::now();
+        let loaded = copy::load(&ports, 0).unwrap();
+        println!("from the disk copy to serving: {:?}", begun.elapsed());
+        println!(
+            "resident: {:.1} bytes a key (this process took {} MB before)",
+            resident().saturating_sub(before) as f64 / f64::from(KEYS),
+            before >> 20
+        );
+        drop(loaded);
+    }
+    let loaded = copy::load(&ports, 0).unwrap();
+    let mut held = Held::new(ConfigHandle::default(), watch::Sender::new(None));
+    held.restore(loaded.holding);
+
+    let toggles = (0..2_000_u32).map(|n| {
+        let number = n.wrapping_mul(7919) % KEYS;
+        (
+            upsert(Kind::VirtualKey(key(number, false))),
+            upsert(Kind::VirtualKey(key(number, true))),
+        )
+    });
+    times("one key changed", apply(&mut held, 2, toggles));
+    let suspended = (0..100_u32).map(|n| {
+        (
+            upsert(Kind::Account(team(n, false))),
+            upsert(Kind::Account(team(n, true))),
+        )
+    });
+    times(
+        &format!("one of {ACCOUNTS} accounts changed"),
+        apply(&mut held, 10_000, suspended),
+    );
+
+    let pinned = held.config.current();
+    let texts: Vec<String> = (0..200_000_u32)
+        .map(|n| text(n.wrapping_mul(104_729) % KEYS))
+        .collect();
+    let begun = Instant::now();
+    for text in &texts {
+        let digest = pinned.digest(text).unwrap();
+        let found = black_box(pinned.snapshot.keys.get(&digest)).unwrap();
+        black_box(pinned.snapshot.accounts.active(found.account)).ok();
+    }
+    println!(
+        "digest, look-up of a cold key and walk to the root: {:?} each",
+        begun.elapsed() / u32::try_from(texts.len()).unwrap()
+    );
+}
