@@ -28,6 +28,8 @@ pub(crate) struct AnswerBody {
     kind: Kind,
     /// Lives as long as the answer, for whoever counts requests in flight.
     guard: Option<Busy>,
+    /// Why the answer breaks off, told one turn later: what goes before it, its head above all, is written first.
+    broken: Option<io::Error>,
 }
 
 enum Kind {
@@ -42,6 +44,7 @@ impl AnswerBody {
         Self {
             kind: Kind::Whole((!bytes.is_empty()).then_some(bytes)),
             guard: None,
+            broken: None,
         }
     }
 
@@ -57,6 +60,7 @@ impl AnswerBody {
         Self {
             kind: Kind::Plain(Box::new(Plain::new(source, endpoint, meter, status))),
             guard: None,
+            broken: None,
         }
     }
 
@@ -72,6 +76,7 @@ impl AnswerBody {
         Self {
             kind: Kind::Events(Box::new(Events::new(source, call, meter, first))),
             guard: None,
+            broken: None,
         }
     }
 
@@ -89,16 +94,26 @@ impl Body for AnswerBody {
         self: Pin<&mut Self>,
         task: &mut Task<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let bytes = match &mut self.get_mut().kind {
+        let this = self.get_mut();
+        if let Some(error) = this.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let bytes = match &mut this.kind {
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(Ok)),
             Kind::Plain(plain) => plain.poll(task),
             Kind::Events(events) => events.poll(task).map(|bytes| bytes.map(Ok)),
         };
+        if let Poll::Ready(Some(Err(error))) = bytes {
+            this.broken = Some(error);
+            task.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         bytes.map(|bytes| bytes.map(|bytes| bytes.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
+            _ if self.broken.is_some() => false,
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Plain(plain) => plain.is_done(),
             Kind::Events(events) => events.is_done(),

@@ -171,6 +171,18 @@ fn a_cut_plain_answer_breaks_the_connection() {
     });
 }
 
+#[test]
+fn an_answer_that_breaks_off_at_once_shows_its_head() {
+    run(|| async {
+        // The head and what cannot be read of the body come in one packet.
+        let broken = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n".to_vec();
+        let (core, _upstream) = openai(&["a"], vec![vec![Step::Bytes(broken)]]).await;
+        let answer = core.post("/v1/chat/completions", CHAT).await;
+        assert!(answer.broken && answer.status == 200, "{answer:?}");
+        assert_eq!(core.events(1).await[0].outcome(), Outcome::Unknown);
+    });
+}
+
 /// Hangs up after so many bytes of the answer; the upstream must notice, and one event be booked.
 fn hang_up(script: Vec<Step>, after: usize, outcome: Outcome, gone: bool) {
     run(|| async {
