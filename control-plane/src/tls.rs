@@ -5,7 +5,6 @@
 
 use std::{
     fmt, io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -38,8 +37,6 @@ const HANDSHAKES: usize = 256;
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
-    /// Where it comes from.
-    pub address: Option<SocketAddr>,
     /// The node whose certificate it showed.
     pub node: Option<Arc<str>>,
 }
@@ -117,8 +114,7 @@ impl Tls {
     pub fn accept<I, C>(&self, incoming: I) -> ReceiverStream<io::Result<TlsConnection<C>>>
     where
         I: Stream<Item = io::Result<C>> + Send + 'static,
-        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-        C::ConnectInfo: RemoteAddress,
+        C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (ready, accepted) = mpsc::channel(1);
         let this = self.clone();
@@ -161,10 +157,8 @@ impl Tls {
 
     async fn shake<C>(&self, acceptor: &TlsAcceptor, connection: C) -> io::Result<TlsConnection<C>>
     where
-        C: AsyncRead + AsyncWrite + Connected + Unpin,
-        C::ConnectInfo: RemoteAddress,
+        C: AsyncRead + AsyncWrite + Unpin,
     {
-        let address = connection.connect_info().remote_address();
         let io = acceptor.accept(connection).await?;
         let shown = io.get_ref().1.peer_certificates();
         let node = match shown.and_then(<[_]>::first) {
@@ -178,26 +172,8 @@ impl Tls {
         };
         Ok(TlsConnection {
             io,
-            peer: Peer { address, node },
+            peer: Peer { node },
         })
-    }
-}
-
-/// Where a connection comes from, if it comes from anywhere.
-pub trait RemoteAddress {
-    /// The address of the other end.
-    fn remote_address(&self) -> Option<SocketAddr>;
-}
-
-impl RemoteAddress for tonic::transport::server::TcpConnectInfo {
-    fn remote_address(&self) -> Option<SocketAddr> {
-        self.remote_addr()
-    }
-}
-
-impl RemoteAddress for () {
-    fn remote_address(&self) -> Option<SocketAddr> {
-        None
     }
 }
 
