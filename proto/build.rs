@@ -4,12 +4,16 @@ use std::{env, fs, io, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 9] = [
     "proxyxai/config/v1/resource.proto",
     "proxyxai/config/v1/config.proto",
     "proxyxai/usage/v1/usage.proto",
     "proxyxai/admin/v1/admin.proto",
+    "proxyxai/admin/v1/secret.proto",
+    "proxyxai/admin/v1/backup.proto",
     "proxyxai/store/v1/stored.proto",
+    "proxyxai/store/v1/keyring.proto",
+    "proxyxai/store/v1/archive.proto",
 ];
 
 fn main() -> io::Result<()> {

@@ -17,8 +17,9 @@ use proxyxai_core::{
 };
 use proxyxai_proto::{
     admin::v1::{
-        account_service_server::AccountServiceServer, key_service_server::KeyServiceServer,
-        provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
+        account_service_server::AccountServiceServer, backup_service_server::BackupServiceServer,
+        key_service_server::KeyServiceServer, provider_service_server::ProviderServiceServer,
+        route_service_server::RouteServiceServer, secret_service_server::SecretServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
@@ -32,14 +33,15 @@ use tonic::transport::{Server, server::Connected};
 
 use crate::{
     admin::{
-        accounts::AccountServer, keys::KeyServer, providers::ProviderServer, routes::RouteServer,
-        upstream_keys::UpstreamKeyServer,
+        accounts::AccountServer, backup::BackupServer, keys::KeyServer, providers::ProviderServer,
+        routes::RouteServer, secrets::SecretServer, upstream_keys::UpstreamKeyServer,
     },
     auth::{Credentials, Guard},
     books::Books,
     bootstrap,
     config_service::{ConfigServer, Nodes},
     config_store::ConfigStore,
+    keyring::{KeySource, Keyring, rotate},
     publish::View,
     status::Fault,
     store::{
@@ -50,6 +52,7 @@ use crate::{
     usage_service::UsageServer,
 };
 
+pub use bootstrap::key_encryption_key_id;
 pub use first_key::FirstKey;
 
 /// What a control plane is given to touch the world with.
@@ -62,6 +65,8 @@ pub struct Ports {
     pub store: Arc<dyn Store>,
     /// Seals secrets in the store.
     pub key_encryption_key: SealKey,
+    /// Where the key comes from that is to seal them next.
+    pub next_key_encryption_key: Arc<dyn KeySource>,
     /// What administrators show.
     pub admin_credential: SecretString,
 }
@@ -101,7 +106,7 @@ pub enum StartError {
     },
     /// Secrets cannot be opened.
     #[error(
-        "the secrets in the store are sealed under key {sealed_by}, but the key-encryption key given is {given}; put the right key file back"
+        "the secrets in the store are sealed under key {sealed_by}, but the key-encryption key given is {given}; put the right key file back, or name it by the setting `key_encryption_key`"
     )]
     OtherKey {
         /// Id of the key that is needed.
@@ -109,6 +114,9 @@ pub enum StartError {
         /// Id of the key at hand.
         given: String,
     },
+    /// An import did not end.
+    #[error("an import into the store did not end; run `xai store import` again")]
+    HalfImported,
     /// Something that every store holds is missing.
     #[error("the store lacks what every store holds; restore it from a backup")]
     Incomplete,
@@ -127,6 +135,8 @@ impl From<Fault> for StartError {
 pub struct ControlPlane {
     settings: Settings,
     config: Arc<ConfigStore>,
+    keyring: Arc<Keyring>,
+    random: Arc<dyn Random>,
     store: Arc<dyn Store>,
     books: Arc<Books>,
     credentials: Arc<Credentials>,
@@ -149,14 +159,19 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         random,
         store,
         key_encryption_key,
+        next_key_encryption_key,
         admin_credential,
     } = ports;
-    let deployment = bootstrap::deployment(&store, &*random, &*clock, &key_encryption_key).await?;
+    let owner = bootstrap::Owner {
+        key: Arc::new(key_encryption_key),
+        next: next_key_encryption_key,
+    };
+    let deployment = bootstrap::deployment(&store, &*random, &*clock, owner).await?;
     let config = ConfigStore::load(
         Arc::clone(&store),
         Arc::clone(&random),
         Arc::clone(&clock),
-        key_encryption_key,
+        Arc::clone(&deployment.keyring),
         deployment.generation,
     )
     .await?;
@@ -165,6 +180,8 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
     Ok(ControlPlane {
         settings,
         config: Arc::new(config),
+        keyring: deployment.keyring,
+        random: Arc::clone(&random),
         books: Arc::new(Books {
             store: Arc::clone(&store),
             clock,
@@ -251,6 +268,15 @@ impl ControlPlane {
                 config: config(),
                 store: Arc::clone(&self.store),
             }))
+            .add_service(SecretServiceServer::new(SecretServer {
+                keyring: Arc::clone(&self.keyring),
+                random: Arc::clone(&self.random),
+                clock: Arc::clone(&self.config.clock),
+            }))
+            .add_service(BackupServiceServer::new(BackupServer {
+                store: Arc::clone(&self.store),
+                clock: Arc::clone(&self.config.clock),
+            }))
             .add_service(ConfigServiceServer::new(ConfigServer {
                 config: config(),
                 deployment_id: self.deployment_id.clone(),
@@ -271,9 +297,12 @@ impl ControlPlane {
             .map_err(io::Error::other)
     }
 
-    /// Keeps the books small: folds old rows of usage, now and then, until stopped.
+    /// Keeps the store in order, now and then, until stopped: folds old rows of usage, ends what a rotation of keys left.
     pub async fn keep_house(&self) {
         loop {
+            if let Err(error) = rotate::tidy(&self.keyring, &*self.random).await {
+                tracing::warn!(%error, "secrets under older keys were not sealed anew; it is tried again");
+            }
             if let Err(error) = self.books.fold().await {
                 tracing::warn!(%error, "old rows of usage were not folded; it is tried again");
             }

@@ -8,8 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arc_swap::ArcSwap;
 use prost::Message as _;
 use proxyxai_core::{
-    ports::{Clock, Random, random_bytes},
-    secret::seal::{SealKey, open, seal},
+    ports::{Clock, Random},
     snapshot::{Change, Content, ResourceKind, ResourceName, Snapshot, Version},
 };
 use proxyxai_proto::{
@@ -19,6 +18,7 @@ use proxyxai_proto::{
 use tokio::sync::{Mutex, watch};
 
 use crate::{
+    keyring::{Keyring, Keys},
     publish::Published,
     status::Fault,
     store::{
@@ -29,8 +29,8 @@ use crate::{
 
 /// Tries before a write gives up on others that keep changing the same.
 const TRIES: usize = 8;
-/// Objects changed by one call: the transaction needs room for the head.
-const MAX_EDITS: usize = crate::store::MAX_OPS - 1;
+/// Objects changed by one call: the transaction needs room for the head and the fence of the keyring.
+const MAX_EDITS: usize = crate::store::MAX_OPS - 2;
 
 /// An object as it is stored, and when it was written.
 #[derive(Clone)]
@@ -85,7 +85,7 @@ pub(crate) struct ConfigStore {
     store: Arc<dyn Store>,
     random: Arc<dyn Random>,
     pub(crate) clock: Arc<dyn Clock>,
-    kek: SealKey,
+    keyring: Arc<Keyring>,
     generation: u64,
     state: ArcSwap<State>,
     writer: Mutex<()>,
@@ -98,7 +98,7 @@ impl ConfigStore {
         store: Arc<dyn Store>,
         random: Arc<dyn Random>,
         clock: Arc<dyn Clock>,
-        kek: SealKey,
+        keyring: Arc<Keyring>,
         generation: u64,
     ) -> Result<Self, Fault> {
         let empty = State {
@@ -112,7 +112,7 @@ impl ConfigStore {
             store,
             random,
             clock,
-            kek,
+            keyring,
             generation,
             state: ArcSwap::from_pointee(empty),
             writer: Mutex::new(()),
@@ -165,16 +165,17 @@ impl ConfigStore {
         }
         let head = state.snapshot.version.revision.saturating_add(1);
         let mut next = state.clone();
+        let keys = self.keyring.now();
         let mut txn = Txn {
-            compares: vec![Compare::ModRevision(
-                Key::Head.to_string(),
-                state.head_revision,
-            )],
+            compares: vec![
+                Compare::ModRevision(Key::Head.to_string(), state.head_revision),
+                keys.fence(),
+            ],
             then: Vec::new(),
         };
         let mut changes = Vec::with_capacity(edits.len());
         for edit in edits {
-            changes.push(self.stage(&mut next, &mut txn, edit)?);
+            changes.push(self.stage(&keys, &mut next, &mut txn, edit)?);
         }
         let version = Version {
             generation: self.generation,
@@ -208,7 +209,13 @@ impl ConfigStore {
     }
 
     /// Adds one edit to the transaction and to the next state.
-    fn stage(&self, next: &mut State, txn: &mut Txn, edit: Edit) -> Result<Change, Fault> {
+    fn stage(
+        &self,
+        keys: &Keys,
+        next: &mut State,
+        txn: &mut Txn,
+        edit: Edit,
+    ) -> Result<Change, Fault> {
         let stored = match edit {
             Edit::Put(stored) => stored,
             Edit::Delete(name) => {
@@ -230,7 +237,7 @@ impl ConfigStore {
             .ok_or_else(|| Fault::Defect("an object without a kind".to_owned()))?;
         let key = Key::Config(name.clone()).to_string();
         let sealed = StoredResource {
-            resource: Some(self.sealed(&key, &resource)?),
+            resource: Some(self.sealed(keys, &key, &resource)?),
             ..stored
         };
         let old = next
@@ -251,10 +258,14 @@ impl ConfigStore {
 
     /// Reads everything anew and publishes it.
     async fn reload(&self) -> Result<(), Fault> {
+        // The ring before and after: a key that left it while this was read is held from the first, one that joined it from the second.
+        self.keyring.refresh().await?;
         let page = self
             .store
             .range(Range::prefix(keyspace::CONFIG_PREFIX))
             .await?;
+        self.keyring.refresh().await?;
+        let keys = self.keyring.now();
         let (mut records, mut content, mut head, mut head_revision) =
             (BTreeMap::new(), Content::default(), 0, 0);
         for entry in page.entries {
@@ -266,7 +277,7 @@ impl ConfigStore {
                 Some(Key::Config(name)) => {
                     let stored: StoredResource = keyspace::decode(&entry.key, &entry.value)?;
                     let resource = stored.resource.clone().unwrap_or_default();
-                    content.upsert(Arc::new(self.opened(&entry.key, resource)?));
+                    content.upsert(Arc::new(opened(&keys, &entry.key, resource)?));
                     records.insert(
                         name,
                         Record {
@@ -275,6 +286,7 @@ impl ConfigStore {
                         },
                     );
                 }
+                Some(Key::Keyring) => {}
                 _ => tracing::warn!(
                     key = entry.key,
                     "the store holds a key that this version does not know"
@@ -304,30 +316,20 @@ impl ConfigStore {
         self.published.send_replace(Arc::new(published));
     }
 
-    fn sealed(&self, key: &str, resource: &Resource) -> Result<Resource, Fault> {
+    fn sealed(&self, keys: &Keys, key: &str, resource: &Resource) -> Result<Resource, Fault> {
         map_secret(resource.clone(), |secret| {
-            seal(
-                &self.kek,
-                random_bytes(&*self.random),
-                &self.place(key),
-                secret,
-            )
-            .map_err(|error| Fault::Defect(error.to_string()))
+            keys.seal(&*self.random, key, secret)
         })
     }
+}
 
-    fn opened(&self, key: &str, resource: Resource) -> Result<Resource, Fault> {
-        map_secret(resource, |sealed| {
-            let plain = open(&self.kek, &self.place(key), sealed)
-                .map_err(|error| Fault::sealed(key, &error))?;
-            Ok(plain.to_vec())
-        })
-    }
-
-    /// Where a secret stands: a ciphertext that is moved does not open.
-    fn place(&self, key: &str) -> Vec<u8> {
-        [key.as_bytes(), &[0], &self.generation.to_le_bytes()].concat()
-    }
+fn opened(keys: &Keys, key: &str, resource: Resource) -> Result<Resource, Fault> {
+    map_secret(resource, |sealed| {
+        let plain = keys
+            .open(key, sealed)
+            .map_err(|error| Fault::sealed(key, &error))?;
+        Ok(plain.to_vec())
+    })
 }
 
 /// Replaces the secret of an upstream key; other resources have none.

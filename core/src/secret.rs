@@ -3,3 +3,4 @@
 pub mod seal;
 
 pub use secrecy::{ExposeSecret, SecretString};
+pub use zeroize::Zeroizing;

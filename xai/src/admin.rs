@@ -2,8 +2,10 @@
 
 pub mod account;
 pub mod api;
+pub mod backup;
 pub mod connection;
 pub mod key;
+pub mod keyring;
 pub mod provider;
 pub mod route;
 pub mod secret;
@@ -30,6 +32,10 @@ pub enum Noun {
     Key(Admin<key::Verb>),
     /// What was used, and what it cost.
     Usage(usage::Usage),
+    /// Copy the whole store of a running gateway into a file; secrets stay sealed in it.
+    Backup(backup::Backup),
+    /// The keys that seal secrets in the store.
+    Secret(Admin<keyring::Verb>),
 }
 
 /// A verb, and how to reach who does it.
@@ -66,6 +72,10 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
             }
             Noun::Key(Admin { connection, verb }) => key::run(verb, &connection, environment).await,
             Noun::Usage(usage) => usage::run(usage, environment).await,
+            Noun::Backup(backup) => backup::run(backup, environment).await,
+            Noun::Secret(Admin { connection, verb }) => {
+                keyring::run(verb, &connection, environment).await
+            }
         }
     })
 }

@@ -4,7 +4,7 @@
 //! Order: take the data directory → bind all ports → control plane → managed objects → node → greet → wait → drain, the node
 //! first and the control plane last.
 
-mod data;
+pub(crate) mod data;
 mod greeting;
 mod managed;
 mod managed_env;
@@ -30,6 +30,7 @@ pub use sim::sim;
 use crate::{
     environment::Environment,
     failure::Failure,
+    keys,
     settings::{Line, Settings, value::LogFormat},
     system::{SystemClock, SystemRandomness},
 };
@@ -60,8 +61,16 @@ pub fn run(
     runtime.block_on(async {
         let sockets = Sockets::bind(&settings).await?;
         let demo = if demo { Some(sim::start_demo()?) } else { None };
-        let gateway =
-            Gateway::start(&settings, &data, sockets, demo.as_ref(), wanted, lines).await?;
+        let gateway = Gateway::start(
+            &settings,
+            &data,
+            environment,
+            sockets,
+            demo.as_ref(),
+            wanted,
+            lines,
+        )
+        .await?;
         gateway.run(&data).await
     })
 }
@@ -80,6 +89,7 @@ impl Gateway {
     async fn start(
         settings: &Settings,
         data: &DataDir,
+        environment: &Environment,
         sockets: Sockets,
         demo: Option<&sim::Demo>,
         wanted: Option<managed::Wanted>,
@@ -89,11 +99,14 @@ impl Gateway {
         let random =
             Arc::new(SystemRandomness::open().map_err(|error| Failure::failed(error.to_string()))?);
         let admin_credential = data.admin_credential(&*random)?;
+        let store = open_store(&data.store_file())?;
+        let key = keys::choose(settings, environment, &store, Some(&*random)).await?;
         let control_ports = control_plane::Ports {
             clock: Arc::clone(&clock) as _,
             random: Arc::clone(&random) as _,
-            store: open_store(&data.store_file())?,
-            key_encryption_key: data.key_encryption_key(&*random)?,
+            store,
+            key_encryption_key: key,
+            next_key_encryption_key: Arc::new(keys::Next::new(settings, environment)),
             admin_credential: admin_credential.clone(),
         };
         let control = control_plane::build(control_plane::Settings::default(), control_ports).await;

@@ -7,8 +7,8 @@ use std::fmt;
 use prost::Message;
 use proxyxai_core::snapshot::{ResourceKind, ResourceName};
 
-/// The format that this program reads and writes.
-pub const FORMAT: u64 = 1;
+/// The format that this program reads and writes. Format 1 had no ring of data keys; it is taken over at start.
+pub const FORMAT: u64 = 2;
 
 /// One key of the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +25,11 @@ pub enum Key {
     Pepper,
     /// `meta/first-key` → `Text`: id of the first virtual key, also after it was deleted. For ever.
     FirstKey,
+    /// `meta/import` → `Counter`: the generation that is being imported; nothing starts on the store. Until the import is done.
+    Import,
+    /// `cfg/keyring` → `Keyring`: the data keys, sealed under the key-encryption key. It stands below the prefix of the config, so that one
+    /// watch tells of a key before it tells of what is sealed under it. For ever.
+    Keyring,
     /// `cfg/head` → `Counter`: revision of the config, raised by every write of it. For ever.
     Head,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
@@ -82,6 +87,8 @@ impl fmt::Display for Key {
             Self::KeyEncryptionKey => f.write_str("meta/key-encryption-key"),
             Self::Pepper => f.write_str("meta/pepper"),
             Self::FirstKey => f.write_str("meta/first-key"),
+            Self::Import => f.write_str("meta/import"),
+            Self::Keyring => f.write_str("cfg/keyring"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
             Self::Mark { node, epoch } => write!(f, "usage/mark/{node}/{epoch}"),
@@ -111,6 +118,8 @@ impl Key {
             Self::KeyEncryptionKey,
             Self::Pepper,
             Self::FirstKey,
+            Self::Import,
+            Self::Keyring,
             Self::Head,
         ];
         if let Some(key) = fixed.into_iter().find(|key| key.to_string() == text) {
@@ -203,6 +212,8 @@ mod tests {
                 Key::KeyEncryptionKey,
                 Key::Pepper,
                 Key::FirstKey,
+                Key::Import,
+                Key::Keyring,
                 Key::Head
             ]),
             (prop::sample::select(KINDS.to_vec()), part())

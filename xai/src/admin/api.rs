@@ -2,8 +2,9 @@
 
 use proxyxai_core::secret::{ExposeSecret as _, SecretString};
 use proxyxai_proto::admin::v1::{
-    account_service_client::AccountServiceClient, key_service_client::KeyServiceClient,
-    provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+    account_service_client::AccountServiceClient, backup_service_client::BackupServiceClient,
+    key_service_client::KeyServiceClient, provider_service_client::ProviderServiceClient,
+    route_service_client::RouteServiceClient, secret_service_client::SecretServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -85,6 +86,16 @@ impl Api {
     /// Routes.
     pub fn routes(&self) -> RouteServiceClient<Authorized> {
         RouteServiceClient::new(self.channel.clone())
+    }
+
+    /// Copies of the store.
+    pub fn backups(&self) -> BackupServiceClient<Authorized> {
+        BackupServiceClient::new(self.channel.clone())
+    }
+
+    /// The keys that seal secrets.
+    pub fn secrets(&self) -> SecretServiceClient<Authorized> {
+        SecretServiceClient::new(self.channel.clone())
     }
 
     /// Usage.

@@ -47,7 +47,7 @@ where
 /// Why a value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct InvalidValue(&'static str);
+pub struct InvalidValue(pub(super) &'static str);
 
 /// A duration: `250ms`, `30s`, `5m`, `1h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

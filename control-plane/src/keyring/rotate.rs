@@ -1,0 +1,265 @@
+//! Rotation: a new data key, or a new key-encryption key, while everything is in use.
+//!
+//! Order: the new key joins the ring and seals from then on → what older keys sealed is sealed anew, some of it in each transaction →
+//! the older keys leave the ring, if it did not change meanwhile. Each step is one transaction that compares the ring, and each begins by
+//! reading what there is: after a crash anywhere, [`tidy`] goes on.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use prost::Message as _;
+use proxyxai_core::{
+    ports::Random,
+    secret::seal::{SealKey, SealKeyId, sealed_by},
+};
+use proxyxai_proto::store::v1::{self as stored, Text};
+
+use super::{Keyring, Keys, sealed, unwrapped, wrapped};
+use crate::{
+    status::Fault,
+    store::{Compare, Op, Range, Txn, keyspace::Key},
+};
+
+/// Tries before a step gives up on others that keep changing the same.
+const TRIES: usize = 16;
+/// Secrets of one transaction.
+const BATCH: usize = 50;
+/// Bytes of one transaction.
+const BATCH_BYTES: usize = 256 << 10;
+/// Entries read at once.
+const PAGE: usize = 500;
+
+/// How many secrets each key seals.
+pub(crate) type Uses = BTreeMap<[u8; 8], u64>;
+
+/// Adds a data key of this generation to the ring; from then on it seals.
+pub(crate) async fn add_data_key(
+    keyring: &Keyring,
+    random: &dyn Random,
+    now_unix_ms: i64,
+    generation: u64,
+    with: &[Op],
+) -> Result<(), Fault> {
+    let key = SealKey::new(proxyxai_core::ports::random_bytes(random));
+    for _ in 0..TRIES {
+        keyring.refresh().await?;
+        let now = keyring.now();
+        let under = key_encryption_key(keyring, &now)?;
+        let mut ring = now.ring.clone();
+        ring.keys
+            .push(wrapped(random, &under, &key, generation, now_unix_ms)?);
+        let mut then = vec![put(&ring)];
+        then.extend_from_slice(with);
+        let done = keyring.store.txn(Txn {
+            compares: vec![now.fence()],
+            then,
+        });
+        if done.await?.succeeded {
+            return keyring.refresh().await;
+        }
+    }
+    Err(Fault::Contended)
+}
+
+/// Seals the ring under the next key-encryption key. Returns its id.
+pub(crate) async fn take_next_key(
+    keyring: &Keyring,
+    random: &dyn Random,
+) -> Result<SealKeyId, Fault> {
+    let next = keyring.next.read().await.map_err(Fault::Precondition)?;
+    let next = Arc::new(next.ok_or_else(|| {
+        Fault::Precondition(
+            "there is no next key-encryption key; give the control plane one by the setting `next_key_encryption_key`, or write one with `xai secret new-key`".to_owned(),
+        )
+    })?);
+    for _ in 0..TRIES {
+        keyring.refresh().await?;
+        let now = keyring.now();
+        let under = key_encryption_key(keyring, &now)?;
+        if under.id() == next.id() {
+            keyring.next.adopted(next.id());
+            return Ok(next.id());
+        }
+        if now.ring.direct {
+            // What the old key sealed itself would be lost with it.
+            tidy(keyring, random).await?;
+            continue;
+        }
+        let mut ring = stored::Keyring::default();
+        for data_key in &now.ring.keys {
+            let (key, _) = unwrapped(data_key, &keyring.given())?;
+            let (generation, created) = (data_key.generation, data_key.created_unix_ms);
+            ring.keys
+                .push(wrapped(random, &next, &key, generation, created)?);
+        }
+        let id = Text {
+            value: next.id().to_string(),
+        };
+        keyring.give(Arc::clone(&next));
+        let done = keyring.store.txn(Txn {
+            compares: vec![now.fence()],
+            then: vec![
+                put(&ring),
+                Op::Put(Key::KeyEncryptionKey.to_string(), id.encode_to_vec()),
+            ],
+        });
+        if done.await?.succeeded {
+            keyring.next.adopted(next.id());
+            keyring.refresh().await?;
+            return Ok(next.id());
+        }
+    }
+    Err(Fault::Contended)
+}
+
+/// Seals anew what older keys sealed, and drops those. Returns how many secrets were sealed anew.
+pub(crate) async fn tidy(keyring: &Keyring, random: &dyn Random) -> Result<u64, Fault> {
+    let mut renewed = 0_u64;
+    for _ in 0..TRIES {
+        keyring.refresh().await?;
+        let now = keyring.now();
+        if now.ring.keys.len() == 1 && !now.ring.direct {
+            return Ok(renewed);
+        }
+        let (more, clean) = pass(keyring, &now, random).await?;
+        renewed = renewed.saturating_add(more);
+        if !clean {
+            continue;
+        }
+        let ring = stored::Keyring {
+            keys: now.ring.keys.last().cloned().into_iter().collect(),
+            direct: false,
+        };
+        let done = keyring.store.txn(Txn {
+            compares: vec![now.fence()],
+            then: vec![put(&ring)],
+        });
+        if done.await?.succeeded {
+            keyring.refresh().await?;
+            return Ok(renewed);
+        }
+    }
+    Err(Fault::Contended)
+}
+
+/// Seals anew, once over everything. Tells whether nothing is left under an older key.
+async fn pass(keyring: &Keyring, now: &Keys, random: &dyn Random) -> Result<(u64, bool), Fault> {
+    let (mut renewed, mut clean) = (0_u64, true);
+    for prefix in sealed::PREFIXES {
+        let mut after = None;
+        loop {
+            let page = keyring.store.range(Range {
+                after,
+                limit: PAGE,
+                ..Range::prefix(prefix)
+            });
+            let page = page.await?;
+            after = page.entries.last().map(|entry| entry.key.clone());
+            let mut txn = Txn::default();
+            let mut bytes = 0_usize;
+            for entry in &page.entries {
+                let value = sealed::map(&entry.key, &entry.value, |place, old| {
+                    renew(now, random, &entry.key, place, old)
+                });
+                let Some(value) = value?.filter(|value| *value != entry.value) else {
+                    continue;
+                };
+                let size = value.len().saturating_add(entry.key.len());
+                let full = txn.then.len() >= BATCH || bytes.saturating_add(size) > BATCH_BYTES;
+                if full && !txn.then.is_empty() {
+                    commit(
+                        keyring,
+                        now,
+                        std::mem::take(&mut txn),
+                        &mut renewed,
+                        &mut clean,
+                    )
+                    .await?;
+                    bytes = 0;
+                }
+                bytes = bytes.saturating_add(size);
+                let unchanged = Compare::unchanged(entry.key.clone(), Some(entry));
+                txn.compares.push(unchanged);
+                txn.then.push(Op::Put(entry.key.clone(), value));
+            }
+            if !txn.then.is_empty() {
+                commit(keyring, now, txn, &mut renewed, &mut clean).await?;
+            }
+            if !page.more {
+                break;
+            }
+        }
+    }
+    Ok((renewed, clean))
+}
+
+async fn commit(
+    keyring: &Keyring,
+    now: &Keys,
+    mut txn: Txn,
+    renewed: &mut u64,
+    clean: &mut bool,
+) -> Result<(), Fault> {
+    let count = u64::try_from(txn.then.len()).unwrap_or(u64::MAX);
+    txn.compares.push(now.fence());
+    if keyring.store.txn(txn).await?.succeeded {
+        *renewed = renewed.saturating_add(count);
+    } else {
+        *clean = false;
+    }
+    Ok(())
+}
+
+/// The same secret under the current key; what it sealed already stays as it is.
+fn renew(
+    keys: &Keys,
+    random: &dyn Random,
+    key: &str,
+    place: &str,
+    old: &[u8],
+) -> Result<Vec<u8>, Fault> {
+    if sealed_by(old).is_ok_and(|id| id == keys.current()) {
+        return Ok(old.to_vec());
+    }
+    let plain = keys
+        .open(place, old)
+        .map_err(|error| Fault::sealed(key, &error))?;
+    keys.seal(random, place, &plain)
+}
+
+/// Counts what each key seals.
+pub(crate) async fn uses(keyring: &Keyring) -> Result<Uses, Fault> {
+    let mut uses = Uses::new();
+    for prefix in sealed::PREFIXES {
+        for entry in keyring.store.range(Range::prefix(prefix)).await?.entries {
+            sealed::map(&entry.key, &entry.value, |_, old| {
+                if let Ok(id) = sealed_by(old) {
+                    let count = uses.entry(id.0).or_default();
+                    *count = count.saturating_add(1);
+                }
+                Ok::<_, Fault>(old.to_vec())
+            })?;
+        }
+    }
+    Ok(uses)
+}
+
+/// The key-encryption key that the ring is sealed under.
+pub(crate) fn key_encryption_key(keyring: &Keyring, now: &Keys) -> Result<Arc<SealKey>, Fault> {
+    let given = keyring.given();
+    let last = now.ring.keys.last();
+    let last = last.ok_or_else(|| super::no_ring(&Key::Keyring.to_string()))?;
+    Ok(unwrapped(last, &given)?.1)
+}
+
+/// Id of the key-encryption key that the ring is sealed under.
+pub(crate) fn key_encryption_key_id(now: &Keys) -> Result<String, Fault> {
+    let place = Key::Keyring.to_string();
+    let last = now.ring.keys.last();
+    let last = last.ok_or_else(|| super::no_ring(&place))?;
+    let id = sealed_by(&last.sealed).map_err(|error| Fault::sealed(&place, &error))?;
+    Ok(id.to_string())
+}
+
+pub(crate) fn put(ring: &stored::Keyring) -> Op {
+    Op::Put(Key::Keyring.to_string(), ring.encode_to_vec())
+}
