@@ -47,10 +47,12 @@ target/sdk/.ready: xai/tests/sdk/requirements.txt
 prove:
 	@scripts/prove $(SUITE)
 
-bench: 
+bench:
+	@scripts/require cargo cc python3
 	@scripts/bench
 
 bench-peers:
+	@scripts/require cargo cc python
 	@scripts/bench --peers
 
 lint-proto:

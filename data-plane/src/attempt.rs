@@ -6,7 +6,9 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, Uri, header::CONTENT_TYPE, uri::PathAndQuery,
+};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use proxyxai_core::{
@@ -20,7 +22,7 @@ use proxyxai_core::{
     },
     snapshot::Provider,
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::{
     config::Pinned,
@@ -29,6 +31,7 @@ use crate::{
     meter::{Facts, Meter},
     pool::{self, Lease},
     respond::Failure,
+    timers::within,
 };
 
 /// Largest error body that is read, kept or passed over.
@@ -42,12 +45,19 @@ pub(crate) struct Call {
     pub(crate) pinned: Arc<Pinned>,
     pub(crate) dialect: Dialect,
     pub(crate) method: Method,
-    pub(crate) path: String,
+    pub(crate) path: PathAndQuery,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// Whether the gateway asks for usage that the client did not ask for.
     pub(crate) hides_usage: bool,
     pub(crate) deadline: Instant,
+}
+
+impl Call {
+    /// Until the deadline.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
 }
 
 /// An answer that goes to the client.
@@ -106,8 +116,11 @@ pub(crate) async fn run(
             continue;
         };
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
-            Ok((response, lease)) => {
-                match weigh(cx, call, provider, response, lease, meter, upstream).await {
+            Ok((response, lease, first_byte)) => {
+                let weighed = weigh(
+                    cx, call, provider, response, lease, meter, upstream, first_byte,
+                );
+                match weighed.await {
                     Weighed::Answer(answer) => return Ok(answer),
                     Weighed::Discarded { end, detail, kept } => (end, detail, kept),
                 }
@@ -127,36 +140,37 @@ pub(crate) async fn run(
             detail,
             kept,
         });
-        if Instant::now() >= call.deadline {
+        if call.time_left().is_zero() {
             break;
         }
     }
     none_left(call, failed)
 }
 
-/// Sends the request with one key. A reused connection that was closed before a byte was written is replaced, which does not count.
+/// Sends the request with one key; gives the time by which the client must have a byte of the answer, too. A reused connection that was
+/// closed before a byte was written is replaced, which does not count.
 async fn send(
     cx: &Rc<Context>,
     call: &Call,
     provider: &Provider,
     upstream: UpstreamKeyIndex,
     meter: &mut Meter,
-) -> Result<(Response<Incoming>, Lease), (AttemptEnd, String)> {
+) -> Result<(Response<Incoming>, Lease, Instant), (AttemptEnd, String)> {
     let mut request = build(call, provider, upstream).ok_or((
         AttemptEnd::ConnectFailed,
         "the request cannot be written".to_owned(),
     ))?;
-    let first_byte = Instant::now()
+    let now = Instant::now();
+    let first_byte = now
         .checked_add(cx.settings.first_byte_timeout)
-        .unwrap_or(call.deadline)
-        .min(call.deadline);
+        .map_or(call.deadline, |limit| limit.min(call.deadline));
     loop {
         let waiting = cx.pool.take(provider, cx.clock.monotonic());
         let mut lease = match waiting {
             Some(lease) => lease,
-            None => timeout_at(call.deadline, pool::connect(cx, provider))
+            None => within(&cx.timers, call.time_left(), pool::connect(cx, provider))
                 .await
-                .map_err(|_| {
+                .ok_or_else(|| {
                     (
                         AttemptEnd::ConnectFailed,
                         "connecting took too long".to_owned(),
@@ -174,13 +188,19 @@ async fn send(
             ));
         }
         meter.sent(true);
-        match timeout_at(first_byte, lease.sender.try_send_request(request)).await {
-            Err(_) => return Err((AttemptEnd::TimedOut, "no answer came in time".to_owned())),
-            Ok(Ok(response)) => {
+        match within(
+            &cx.timers,
+            first_byte.saturating_duration_since(now),
+            lease.sender.try_send_request(request),
+        )
+        .await
+        {
+            None => return Err((AttemptEnd::TimedOut, "no answer came in time".to_owned())),
+            Some(Ok(response)) => {
                 meter.answered(response.status().as_u16());
-                return Ok((response, lease));
+                return Ok((response, lease, first_byte));
             }
-            Ok(Err(mut error)) => match error.take_message() {
+            Some(Err(mut error)) => match error.take_message() {
                 Some(unsent) => {
                     meter.sent(false);
                     if !lease.reused {
@@ -200,17 +220,16 @@ fn build(
     upstream: UpstreamKeyIndex,
 ) -> Option<Request<Full<Bytes>>> {
     let credential = call.pinned.credential(upstream)?;
-    let host = HeaderValue::from_str(provider.base.authority()).ok()?;
     let prefix = provider.base.path_prefix();
-    let uri: Uri = if prefix.is_empty() {
-        call.path.parse().ok()?
+    let uri = if prefix.is_empty() {
+        Uri::from(call.path.clone())
     } else {
         format!("{prefix}{}", call.path).parse().ok()?
     };
     let mut request = Request::new(Full::new(call.body.clone()));
     *request.method_mut() = call.method.clone();
     *request.uri_mut() = uri;
-    *request.headers_mut() = headers::upstream(&call.headers, provider.kind, credential, host);
+    *request.headers_mut() = headers::upstream(&call.headers, provider.kind, credential);
     Some(request)
 }
 
@@ -224,6 +243,10 @@ enum Weighed {
     },
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is known of an answer's head comes together here"
+)]
 async fn weigh(
     cx: &Rc<Context>,
     call: &Call,
@@ -232,6 +255,7 @@ async fn weigh(
     lease: Lease,
     mut meter: Meter,
     upstream: UpstreamKeyIndex,
+    first_byte: Instant,
 ) -> Weighed {
     let (head, body) = response.into_parts();
     let status = head.status.as_u16();
@@ -257,17 +281,24 @@ async fn weigh(
         events,
     };
     if events && call.facts.stream && status == 200 {
-        return hold_back(cx, call, coming).await;
+        return hold_back(cx, call, coming, first_byte).await;
     }
     Weighed::Answer(Answer::Coming(Box::new(coming)))
 }
 
-/// Holds the head of a stream back until its first event shows whether the answer has begun.
-async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed {
+/// Holds the head of a stream back until its first event shows whether the answer has begun. Until then the client has no byte of it, so
+/// the limit on the first byte goes on.
+async fn hold_back(
+    cx: &Rc<Context>,
+    call: &Call,
+    mut coming: Coming,
+    first_byte: Instant,
+) -> Weighed {
     let mut held = BytesMut::new();
     loop {
-        let frame = match timeout_at(call.deadline, coming.body.frame()).await {
-            Err(_) => {
+        let left = first_byte.saturating_duration_since(Instant::now());
+        let frame = match within(&cx.timers, left, coming.body.frame()).await {
+            None => {
                 return lost(
                     cx,
                     coming.meter,
@@ -275,8 +306,8 @@ async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed
                     "no event came in time",
                 );
             }
-            Ok(None) => break,
-            Ok(Some(Err(_))) => {
+            Some(None) => break,
+            Some(Some(Err(_))) => {
                 return lost(
                     cx,
                     coming.meter,
@@ -284,7 +315,7 @@ async fn hold_back(cx: &Rc<Context>, call: &Call, mut coming: Coming) -> Weighed
                     "the stream broke off before its first event",
                 );
             }
-            Ok(Some(Ok(frame))) => frame,
+            Some(Some(Ok(frame))) => frame,
         };
         let Ok(data) = frame.into_data() else {
             continue;

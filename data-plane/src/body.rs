@@ -9,6 +9,8 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::{context::Context, headers::content_length, respond::Failure, timers::within};
 
+/// A body of so many bytes is cheaper to copy than to keep in place.
+const SMALL: usize = 4 << 10;
 /// Of the body of a refused request: what is read so that the client gets to read the refusal.
 const LEFTOVER: usize = 64 << 20;
 const LEFTOVER_TIME: Duration = Duration::from_secs(10);
@@ -79,6 +81,15 @@ async fn collect(
     } else {
         joined.freeze()
     })
+}
+
+/// The body for keeping. A small one is copied: the slice that the HTTP library hands out would keep the whole of the connection's
+/// read buffer, for as long as the answer goes on.
+pub(crate) fn apart(body: Bytes) -> Bytes {
+    if body.len() > SMALL {
+        return body;
+    }
+    Bytes::copy_from_slice(&body)
 }
 
 /// Reads on behind a refusal: a connection that is closed with bytes unread takes the refusal along.

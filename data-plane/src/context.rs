@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt::Write as _,
     future::Future,
     net::IpAddr,
     rc::Rc,
@@ -107,7 +108,10 @@ impl Context {
         Rc::new(Self {
             dial: (shared.dial)(),
             ids: RequestIds {
-                prefix: u64::from_le_bytes(random_bytes(&*shared.random)),
+                prefix: format!(
+                    "req_{:016x}",
+                    u64::from_le_bytes(random_bytes(&*shared.random))
+                ),
                 next: Cell::new(0),
             },
             settings: shared.settings,
@@ -142,12 +146,15 @@ impl Context {
     pub(crate) fn request_id(&self) -> String {
         let number = self.ids.next.get();
         self.ids.next.set(number.wrapping_add(1));
-        format!("req_{:016x}{number:08x}", self.ids.prefix)
+        let mut id = String::with_capacity(self.ids.prefix.len().saturating_add(8));
+        id.push_str(&self.ids.prefix);
+        let _a_string_takes_everything = write!(id, "{number:08x}");
+        id
     }
 }
 
 struct RequestIds {
-    prefix: u64,
+    prefix: String,
     next: Cell<u32>,
 }
 

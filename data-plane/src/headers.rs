@@ -11,26 +11,34 @@ use proxyxai_core::route::provider::ProviderKind;
 
 use crate::config::UpstreamCredential;
 
+/// Where clients of Anthropic's API put their key.
+pub(crate) const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// What only clients of Anthropic's API send.
+pub(crate) const ANTHROPIC_VERSION: HeaderName = HeaderName::from_static("anthropic-version");
+/// Names a request, on the way in and out.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Names a request as this gateway does, whatever the provider calls it.
+pub(crate) const X_PROXYXAI_REQUEST_ID: HeaderName =
+    HeaderName::from_static("x-proxyxai-request-id");
+
 /// The headers of one attempt.
 pub(crate) fn upstream(
     client: &HeaderMap,
     kind: ProviderKind,
     credential: &UpstreamCredential,
-    host: HeaderValue,
 ) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len().saturating_add(4));
-    headers.insert(HOST, host);
+    headers.insert(HOST, credential.host.clone());
+    let connection = Connection::of(client);
     for (name, value) in client {
-        if !stays_here(name.as_str()) && !named_by_connection(client, name) {
+        if !stays_here(name.as_str()) && !connection.names(name) {
             headers.append(name.clone(), value.clone());
         }
     }
     // Usage is read from the answer as it passes, so it must not be compressed.
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     match kind {
-        ProviderKind::Anthropic => {
-            headers.insert(HeaderName::from_static("x-api-key"), credential.raw.clone())
-        }
+        ProviderKind::Anthropic => headers.insert(X_API_KEY, credential.raw.clone()),
         ProviderKind::Openai | ProviderKind::OpenaiCompatible | ProviderKind::Gateway => {
             headers.insert(AUTHORIZATION, credential.bearer.clone())
         }
@@ -41,11 +49,9 @@ pub(crate) fn upstream(
 /// Takes away what a client must not see of an answer. Rate limits describe the upstream key, which clients share; they pass with a
 /// 429 alone, which would make no sense without them.
 pub(crate) fn answer(headers: &mut HeaderMap, keep_limits: bool) {
-    let hidden: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_hidden(name.as_str(), keep_limits) || named_by_connection(headers, name))
-        .cloned()
-        .collect();
+    let connection = Connection::of(headers);
+    let hides = |name: &HeaderName| is_hidden(name.as_str(), keep_limits) || connection.names(name);
+    let hidden: Vec<HeaderName> = headers.keys().filter(|name| hides(name)).cloned().collect();
     for name in hidden {
         headers.remove(name);
     }
@@ -120,18 +126,32 @@ fn is_hop_by_hop(name: &str) -> bool {
     )
 }
 
-/// Whether `Connection` names this header. Ordinary clients send `keep-alive` or nothing, and pay one comparison.
-fn named_by_connection(headers: &HeaderMap, name: &HeaderName) -> bool {
-    headers.get_all(CONNECTION).iter().any(|value| {
-        let text = value.as_bytes();
-        let usual = text.eq_ignore_ascii_case(b"keep-alive") || text.eq_ignore_ascii_case(b"close");
-        !usual
-            && text.split(|b| *b == b',').any(|token| {
-                token
-                    .trim_ascii()
-                    .eq_ignore_ascii_case(name.as_str().as_bytes())
+/// The headers that `Connection` names. Ordinary messages have `keep-alive` there or nothing, and pay one look per message.
+struct Connection<'a>(Option<&'a HeaderMap>);
+
+impl<'a> Connection<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let usual = |value: &HeaderValue| {
+            let text = value.as_bytes();
+            text.eq_ignore_ascii_case(b"keep-alive") || text.eq_ignore_ascii_case(b"close")
+        };
+        let unusual = !headers.get_all(CONNECTION).iter().all(usual);
+        Self(unusual.then_some(headers))
+    }
+
+    fn names(&self, name: &HeaderName) -> bool {
+        self.0.is_some_and(|headers| {
+            let mut values = headers.get_all(CONNECTION).iter();
+            values.any(|value| {
+                let mut tokens = value.as_bytes().split(|b| *b == b',');
+                tokens.any(|token| {
+                    token
+                        .trim_ascii()
+                        .eq_ignore_ascii_case(name.as_str().as_bytes())
+                })
             })
-    })
+        })
+    }
 }
 
 /// The length that a message announces.

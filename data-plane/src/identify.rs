@@ -5,10 +5,12 @@
 
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use proxyxai_core::account::key::{self, InvalidKey};
 
-use crate::{config::Pinned, context::Context, meter::Caller, respond::Failure};
+use crate::{
+    config::Pinned, context::Context, headers::X_API_KEY, meter::Caller, respond::Failure,
+};
 
 /// Finds the caller, or says why not.
 pub(crate) async fn identify(
@@ -64,18 +66,18 @@ fn wrong(cx: &Context, from: IpAddr, reason: InvalidKey) -> Failure {
 
 /// The credential of either header; clients of both dialects use both.
 fn credential(headers: &HeaderMap) -> Result<&str, Failure> {
-    let text = |name: &str| {
+    let text = |name: HeaderName| {
         headers
             .get(name)
             .and_then(|value| value.to_str().ok())
             .map(str::trim)
             .filter(|text| !text.is_empty())
     };
-    let bearer = text(AUTHORIZATION.as_str()).map(|value| match value.split_once(' ') {
+    let bearer = text(AUTHORIZATION).map(|value| match value.split_once(' ') {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
         _ => value,
     });
-    match (bearer, text("x-api-key")) {
+    match (bearer, text(X_API_KEY)) {
         (Some(one), Some(other)) if one != other => Err(Failure::TwoKeys),
         (Some(one), _) | (None, Some(one)) => Ok(one),
         (None, None) => Err(Failure::NoKey),

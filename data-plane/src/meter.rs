@@ -187,8 +187,8 @@ impl Meter {
         let snapshot = &self.pinned.snapshot;
         let (upstream_key_id, provider_id, kind) = match snapshot.upstream(self.upstream) {
             Some((key, provider)) => (
-                key.id.to_string(),
-                provider.id.to_string(),
+                key.id.as_ref().to_owned(),
+                provider.id.as_ref().to_owned(),
                 Some(provider.kind),
             ),
             None => (String::new(), String::new(), None),

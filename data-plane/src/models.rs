@@ -3,14 +3,14 @@
 use std::{collections::BTreeSet, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header, request::Parts};
+use http::{HeaderValue, Response, header, request::Parts, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, Limited};
 use proxyxai_core::{
     dialect::{Dialect, Endpoint},
     route::pool::{Pool, PoolIndex},
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::{
     attempt::{self, Answer, Call, Coming},
@@ -20,6 +20,7 @@ use crate::{
     relay::AnswerBody,
     request::relay,
     respond::Failure,
+    timers::within,
 };
 
 const PATH: &str = "/v1/models";
@@ -58,7 +59,8 @@ pub(crate) async fn answer(
         path: head
             .uri
             .path_and_query()
-            .map_or_else(|| PATH.to_owned(), ToString::to_string),
+            .cloned()
+            .unwrap_or(PathAndQuery::from_static(PATH)),
         headers: head.headers,
         body: Bytes::new(),
         hides_usage: false,
@@ -159,9 +161,9 @@ async fn read(cx: &Rc<Context>, call: &Call, coming: Coming) -> Option<Vec<Value
         upstream,
         ..
     } = coming;
-    let whole = timeout_at(call.deadline, Limited::new(body, LIST_BYTES).collect())
+    let body = Limited::new(body, LIST_BYTES).collect();
+    let whole = within(&cx.timers, call.time_left(), body)
         .await
-        .ok()
         .and_then(Result::ok);
     let Some(whole) = whole else {
         meter.settle_unknown("upstream_cut");

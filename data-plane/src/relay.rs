@@ -1,8 +1,8 @@
 //! Passes an answer on and watches it: the attempt is settled before its last byte goes out.
 //!
-//! Invariants: no byte is held back that the client may see; after the mark that ends a stream the answer ends, whatever the provider
-//! still sends; a stream that breaks off ends with an error event in the caller's dialect; dropping an answer, because its client
-//! left, settles its attempt.
+//! Invariants: no whole event is held back that the client may see, and none is passed on that was cut; after the mark that ends a
+//! stream the answer ends, whatever the provider still sends; a stream that breaks off ends with an error event in the caller's dialect;
+//! dropping an answer, because its client left, settles its attempt.
 
 mod events;
 mod plain;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts, uri::PathAndQuery};
 use hyper::body::{Body as _, Incoming};
 use proxyxai_core::dialect::{
     Dialect, Endpoint, NoEndpoint,
@@ -29,7 +29,8 @@ use crate::{
     context::Context,
     edge,
     head::Head,
-    headers, identify,
+    headers::{self, ANTHROPIC_VERSION, X_API_KEY, X_PROXYXAI_REQUEST_ID, X_REQUEST_ID},
+    identify,
     meter::{Caller, Facts},
     models,
     relay::AnswerBody,
@@ -47,7 +48,7 @@ pub(crate) async fn serve(
     let (began, request_id) = (cx.clock.monotonic(), cx.request_id());
     let (head, mut body) = request.into_parts();
     let anthropic =
-        head.headers.contains_key("anthropic-version") || head.headers.contains_key("x-api-key");
+        head.headers.contains_key(ANTHROPIC_VERSION) || head.headers.contains_key(X_API_KEY);
     let endpoint = find(head.method.as_str(), head.uri.path());
     let dialect = match endpoint {
         Ok(endpoint) => endpoint.dialect(anthropic),
@@ -75,9 +76,9 @@ pub(crate) async fn serve(
     let name = HeaderValue::try_from(request_id).unwrap_or(HeaderValue::from_static(""));
     response
         .headers_mut()
-        .entry("x-request-id")
+        .entry(X_REQUEST_ID)
         .or_insert_with(|| name.clone());
-    response.headers_mut().insert("x-proxyxai-request-id", name);
+    response.headers_mut().insert(X_PROXYXAI_REQUEST_ID, name);
     cx.counters.answered(
         endpoint.ok(),
         response.status().as_u16(),
@@ -167,7 +168,8 @@ fn plan(
         path: head
             .uri
             .path_and_query()
-            .map_or_else(|| "/".to_owned(), ToString::to_string),
+            .cloned()
+            .unwrap_or(PathAndQuery::from_static("/")),
         headers: head.headers,
         body: intent.forward_body(&body),
         hides_usage: intent.hides_usage(),
@@ -178,7 +180,7 @@ fn plan(
             endpoint: intent.endpoint,
             model: intent.model.as_str().to_owned(),
             stream: intent.stream,
-            body,
+            body: body::apart(body),
         }),
     }
 }

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 /// How often alarms are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+const TICKS_PER_SECOND: u64 = 10;
 
 /// All alarms of a core.
 #[derive(Default)]
@@ -78,14 +79,14 @@ impl Timers {
     }
 
     fn due(&self, after: Option<Duration>) -> u64 {
-        let ticks = |after: Duration| {
-            u64::try_from(after.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX)
-        };
         after.map_or(u64::MAX, |after| {
-            self.tick
-                .get()
-                .saturating_add(ticks(after))
-                .saturating_add(1)
+            let ticks = after
+                .as_secs()
+                .saturating_mul(TICKS_PER_SECOND)
+                .saturating_add(u64::from(
+                    after.subsec_nanos().div_ceil(TICK.subsec_nanos()),
+                ));
+            self.tick.get().saturating_add(ticks).saturating_add(1)
         })
     }
 }

@@ -16,6 +16,9 @@ use tokio::time::{Sleep, sleep};
 
 use crate::{bill::BillRow, fault::Fault, sim::State};
 
+/// How long a cut waits, so that what comes before it gets out.
+const FLUSH: Duration = Duration::from_millis(5);
+
 /// One piece of a body.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
@@ -115,6 +118,11 @@ impl Body for SimBody {
             return Poll::Pending;
         }
         if this.cut_at == Some(this.sent) {
+            // What was sent so far still lies in buffers, which an error at once would throw away.
+            let waiting = this.waiting.get_or_insert_with(|| Box::pin(sleep(FLUSH)));
+            if waiting.as_mut().poll(task).is_pending() {
+                return Poll::Pending;
+            }
             this.pieces.clear();
             return Poll::Ready(Some(Err(io::ErrorKind::ConnectionAborted.into())));
         }

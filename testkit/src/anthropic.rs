@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     answer::{Piece, SimBody},
+    order,
     prompt::{Wish, input_tokens, tokens, words},
     sim::{Call, events, json as answer_json},
 };
@@ -27,7 +28,7 @@ pub(crate) fn answer(call: &Call) -> Response<SimBody> {
         path if path.starts_with("/v1/models/") => {
             let id = path.trim_start_matches("/v1/models/");
             match MODELS.iter().find(|(known, _)| *known == id) {
-                Some((id, name)) => answer_json(200, SimBody::free(model(id, name).to_string())),
+                Some((id, name)) => answer_json(200, SimBody::free(written(&model(id, name)))),
                 None => error(call, 404, None),
             }
         }
@@ -43,7 +44,7 @@ pub(crate) fn error(call: &Call, status: u16, message: Option<&str>) -> Response
     }
     let (kind, usual) = words_of(status);
     let body = json!({ "type": "error", "error": { "type": kind, "message": message.unwrap_or(usual) }, "request_id": call.request_id });
-    answer_json(status, SimBody::free(body.to_string()))
+    answer_json(status, SimBody::free(written(&body)))
 }
 
 fn words_of(status: u16) -> (&'static str, &'static str) {
@@ -74,6 +75,10 @@ fn words_of(status: u16) -> (&'static str, &'static str) {
     }
 }
 
+fn written(value: &Value) -> String {
+    order::text(value, order::ANTHROPIC)
+}
+
 fn list() -> Response<SimBody> {
     let data: Vec<Value> = MODELS.iter().map(|(id, name)| model(id, name)).collect();
     let (first, last) = (
@@ -81,7 +86,7 @@ fn list() -> Response<SimBody> {
         MODELS.last().map(|(id, _)| id),
     );
     let list = json!({ "data": data, "has_more": false, "first_id": first, "last_id": last });
-    answer_json(200, SimBody::free(list.to_string()))
+    answer_json(200, SimBody::free(written(&list)))
 }
 
 fn model(id: &str, name: &str) -> Value {
@@ -188,7 +193,7 @@ impl Message {
         let body = if call.fault.malformed {
             "{\"model\": \"claude".to_owned()
         } else {
-            answer.to_string()
+            written(&answer)
         };
         let length = u64::try_from(body.len()).ok();
         let pieces = vec![Piece::now(body, self.output())];
@@ -209,10 +214,12 @@ impl Message {
 
     fn streamed(&self, call: &Call) -> Response<SimBody> {
         let event = |name: &str, data: Value, output: u64| {
+            let data = written(&data);
             Piece::now(format!("event: {name}\ndata: {data}\n\n"), output)
         };
         if call.fault.first_event_error {
             let data = json!({ "type": "error", "error": { "type": "overloaded_error", "message": "Overloaded" }, "request_id": call.request_id });
+            let data = written(&data);
             return events(SimBody::free(format!("event: error\ndata: {data}\n\n")));
         }
         let start = json!({ "type": "message_start", "message": self.frame(json!([]), None, if call.fault.no_usage { json!(null) } else { self.usage(1) }) });

@@ -42,6 +42,7 @@ pub(crate) fn answer(state: &Arc<State>, path: &str, body: &[u8]) -> Response<Si
             inner.script = Script::default();
             inner.bill = Default::default();
             inner.seen.clear();
+            inner.tagged.clear();
             inner.count = 0;
             Ok(json!({}))
         }

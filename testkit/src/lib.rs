@@ -9,6 +9,7 @@ pub mod bill;
 mod control;
 pub mod fault;
 mod openai;
+mod order;
 mod prompt;
 mod sim;
 

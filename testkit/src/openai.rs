@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     answer::{Piece, SimBody},
+    order,
     prompt::{Wish, input_tokens, tokens, words},
     sim::{Call, events, json as answer_json},
 };
@@ -58,10 +59,14 @@ pub(crate) fn error(call: &Call, status: u16, message: Option<&str>) -> Response
     } else {
         code
     };
-    let body = json!({ "error": { "message": message.unwrap_or(usual), "type": kind, "param": null, "code": code } });
+    let body =
+        json!({ "message": message.unwrap_or(usual), "type": kind, "param": null, "code": code });
+    let members = ["message", "type", "param", "code"]
+        .map(|name| format!("        \"{name}\": {}", body[name]))
+        .join(",\n");
     answer_json(
         status,
-        SimBody::free(serde_json::to_vec_pretty(&body).unwrap_or_default()),
+        SimBody::free(format!("{{\n    \"error\": {{\n{members}\n    }}\n}}\n")),
     )
 }
 
@@ -123,15 +128,16 @@ fn words_of(status: u16) -> (&'static str, Option<&'static str>, &'static str) {
 
 fn list() -> Response<SimBody> {
     let data: Vec<Value> = MODELS.iter().map(|id| model(id)).collect();
-    answer_json(
-        200,
-        SimBody::free(json!({ "object": "list", "data": data }).to_string()),
-    )
+    let list = json!({ "object": "list", "data": data });
+    answer_json(200, SimBody::free(order::text(&list, order::OPENAI_MODEL)))
 }
 
 fn retrieve(call: &Call, id: &str) -> Response<SimBody> {
     if MODELS.contains(&id) {
-        answer_json(200, SimBody::free(model(id).to_string()))
+        answer_json(
+            200,
+            SimBody::free(order::text(&model(id), order::OPENAI_MODEL)),
+        )
     } else {
         error(call, 404, None)
     }
@@ -160,7 +166,8 @@ fn embeddings(call: &Call, request: &Value) -> Response<SimBody> {
     let input = input_tokens(request);
     let mut answer = json!({ "object": "list", "data": data, "model": model, "usage": { "prompt_tokens": input, "total_tokens": input } });
     strip_usage(call, &mut answer);
-    whole(call, &model, input, 0, 0, answer.to_string())
+    let text = order::text(&answer, order::OPENAI_LIST);
+    whole(call, &model, input, 0, 0, text)
 }
 
 fn chat(call: &Call, request: &Value) -> Response<SimBody> {
@@ -270,13 +277,14 @@ impl Chat {
             self.input,
             self.wish.cached.min(self.input),
             self.output(),
-            answer.to_string(),
+            order::text(&answer, order::OPENAI),
         )
     }
 
     fn streamed(&self, call: &Call, with_usage: bool) -> Response<SimBody> {
         if call.fault.first_event_error {
             let error = json!({ "error": { "message": "The server had an error while processing your request.", "type": "server_error", "param": null, "code": null } });
+            let error = order::text(&error, order::OPENAI);
             return events(SimBody::free(format!("data: {error}\n\n")));
         }
         let delay = Duration::from_millis(self.wish.delay_ms);
@@ -316,6 +324,7 @@ impl Chat {
                 "id": format!("chatcmpl-{}", call.request_id), "object": "chat.completion.chunk", "created": CREATED, "model": self.model,
                 "service_tier": "default", "system_fingerprint": "fp_sim", "choices": [], "usage": self.usage(),
             });
+            let last = order::text(&last, order::OPENAI_CHUNK);
             pieces.push(Piece::now(format!("data: {last}\n\n"), 0));
         }
         pieces.push(Piece::now("data: [DONE]\n\n", 0));
@@ -342,7 +351,7 @@ impl Chat {
         with_usage: bool,
         output: u64,
     ) -> Piece {
-        // Written as OpenAI orders it, since clients may show what they get.
+        let delta = order::text(&delta, order::OPENAI_DELTA);
         let usage = if with_usage { ",\"usage\":null" } else { "" };
         let finish = finish.map_or("null".to_owned(), |finish| format!("\"{finish}\""));
         let text = format!(

@@ -50,6 +50,8 @@ pub(crate) struct Inner {
     pub(crate) script: Script,
     pub(crate) bill: Bill,
     pub(crate) seen: VecDeque<Seen>,
+    /// Tag and upstream key of each request that had a tag, in the order in which they came.
+    pub(crate) tagged: Vec<(String, String)>,
     pub(crate) count: u64,
     accepted: Vec<String>,
     next_id: u64,
@@ -109,6 +111,12 @@ impl Simulator {
     /// What the providers charge so far.
     pub fn bill(&self) -> Bill {
         self.state.lock().bill.clone()
+    }
+
+    /// The `x-sim-tag` and the upstream key of each request that came with such a tag, whatever became of it: what a test compares with
+    /// the attempts that were booked.
+    pub fn tagged(&self) -> Vec<(String, String)> {
+        self.state.lock().tagged.clone()
     }
 
     /// Requests seen so far.
@@ -234,6 +242,10 @@ async fn handle(
             inner.seen.pop_front();
         }
         inner.seen.push_back(seen);
+        let tag = tag_of(&head.headers);
+        if !tag.is_empty() {
+            inner.tagged.push((tag.to_owned(), key.clone()));
+        }
         let accepted = inner.accepted.is_empty() || inner.accepted.contains(&key);
         (
             inner.script.next(&key),
@@ -339,17 +351,18 @@ impl Call {
             request_id: self.request_id.clone(),
             upstream_key: self.key.clone(),
             model: model.to_owned(),
-            tag: self
-                .headers
-                .get("x-sim-tag")
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
-                .to_owned(),
+            tag: tag_of(&self.headers).to_owned(),
             input,
             usage_sent: !self.fault.no_usage,
             ..BillRow::default()
         }
     }
+}
+
+fn tag_of(headers: &HeaderMap) -> &str {
+    let tag = headers.get("x-sim-tag");
+    tag.and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
 }
 
 fn key_of(headers: &HeaderMap) -> String {

@@ -85,7 +85,7 @@ impl KeyReader {
         };
         let Some(text) = text else { return Ok(None) };
         let key = parse(text.trim()).ok_or_else(|| {
-            self.failed("what is there is no key of 64 hexadecimal digits; put the right one back")
+            self.failed("what is there is no key of 64 hexadecimal digits; put the right one back from your backup")
         })?;
         Ok(Some(key))
     }

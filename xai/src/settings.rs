@@ -73,7 +73,7 @@ settings! { environment =>
     body_limit: Bytes = Bytes::mebi(32), "SIZE";
     /// Longest time to connect to a provider, TLS included.
     connect_timeout: Span = Span::seconds(5), "TIME";
-    /// Longest time from sending a request to the first byte of its answer.
+    /// Longest time from sending a request to the first byte of its answer, or to the first event of a stream.
     first_byte_timeout: Span = Span::seconds(300), "TIME";
     /// Longest silence within an answer.
     idle_timeout: Span = Span::seconds(300), "TIME";

@@ -67,6 +67,12 @@ pub fn members<E: From<NotAnObject>>(
     }
 }
 
+/// Whether a byte opens or closes something; all others outside of strings are passed over.
+fn shapes(byte: u8) -> bool {
+    // `[` and `{`, `]` and `}` differ in one bit.
+    byte == b'"' || byte | 0x20 == b'{' || byte | 0x20 == b'}'
+}
+
 struct Walk<'a> {
     body: &'a [u8],
     at: usize,
@@ -184,7 +190,12 @@ impl Walk<'_> {
                         return Ok(());
                     }
                 }
-                Some(_) => {}
+                Some(_) => {
+                    let rest = self.body.get(self.at..).unwrap_or_default();
+                    let plain = rest.iter().position(|byte| shapes(*byte));
+                    self.at = self.at.saturating_add(plain.unwrap_or(rest.len()));
+                    continue;
+                }
                 None => return Err(self.fault("a value without an end")),
             }
             self.step();

@@ -64,14 +64,11 @@ impl StreamMeter {
         }
     }
 
-    /// Takes bytes from the provider; hands what the client may see to `out`, in order.
+    /// Takes bytes from the provider; hands what the client may see to `out`, in order and in whole events.
     ///
     /// # Errors
     /// When an event is too large to follow.
     pub fn push(&mut self, chunk: Bytes, out: &mut dyn FnMut(Bytes)) -> Result<(), EventTooLarge> {
-        if !self.hides {
-            out(chunk.clone());
-        }
         let mut rest = if self.partial.is_empty() {
             chunk
         } else {
@@ -101,10 +98,7 @@ impl StreamMeter {
             }
             seen = to;
         }
-        let shown = rest.split_to(seen);
-        if self.hides {
-            send(shown, out);
-        }
+        send(rest.split_to(seen), out);
         if rest.len() > MAX_EVENT {
             return Err(EventTooLarge);
         }
@@ -116,9 +110,14 @@ impl StreamMeter {
     pub fn finish(&mut self, out: &mut dyn FnMut(Bytes)) {
         let rest = std::mem::take(&mut self.partial).freeze();
         let verdict = self.look(&rest);
-        if self.hides && !matches!(verdict, Show::Nothing) {
+        if !self.hides || !matches!(verdict, Show::Nothing) {
             send(rest, out);
         }
+    }
+
+    /// The stream broke off: an event that was cut is dropped, as no client can read it.
+    pub fn abandon(&mut self) {
+        self.partial.clear();
     }
 
     /// Whether the mark that ends a stream of this dialect was seen: nothing of value can follow.

@@ -32,13 +32,15 @@ pub struct Pinned {
     pub pepper: Option<Pepper>,
 }
 
-/// An upstream key's secret, ready to be sent. Marked sensitive: it is not printed.
+/// What using an upstream key takes, as header values. Secrets are marked sensitive: they are not printed.
 #[derive(Debug, Clone)]
 pub struct UpstreamCredential {
     /// `Bearer` and the secret, for `authorization`.
     pub bearer: HeaderValue,
     /// The secret alone, for `x-api-key`.
     pub raw: HeaderValue,
+    /// The provider's authority, for `host`.
+    pub host: HeaderValue,
 }
 
 impl Pinned {
@@ -76,7 +78,10 @@ impl Pinned {
         let credentials = snapshot
             .upstream_keys
             .iter()
-            .map(UpstreamCredential::of)
+            .map(|key| {
+                let provider = snapshot.providers.get(key.provider.0);
+                UpstreamCredential::of(key, provider.map_or("", |one| one.base.authority()))
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self {
             snapshot,
@@ -110,15 +115,18 @@ impl Pinned {
 }
 
 impl UpstreamCredential {
-    fn of(key: &UpstreamKey) -> Result<Self, Rejection> {
-        let sensitive = |text: &str| {
-            let mut value = HeaderValue::from_str(text).map_err(|_| Rejection {
+    fn of(key: &UpstreamKey, authority: &str) -> Result<Self, Rejection> {
+        let value = |text: &str, what: &str| {
+            HeaderValue::from_str(text).map_err(|_| Rejection {
                 name: ResourceName {
                     kind: ResourceKind::UpstreamKey,
                     id: key.id.to_string(),
                 },
-                reason: "its secret has characters that cannot stand in a header".to_owned(),
-            })?;
+                reason: format!("{what} has characters that cannot stand in a header"),
+            })
+        };
+        let sensitive = |text: &str| {
+            let mut value = value(text, "its secret")?;
             value.set_sensitive(true);
             Ok(value)
         };
@@ -126,6 +134,7 @@ impl UpstreamCredential {
         Ok(Self {
             bearer: sensitive(&format!("Bearer {secret}"))?,
             raw: sensitive(secret)?,
+            host: value(authority, "its provider's host")?,
         })
     }
 }

@@ -113,8 +113,7 @@ impl Events {
 
     fn broke(&mut self, why: &'static str, message: &str) {
         self.source = None;
-        let out = &mut self.out;
-        self.stream.finish(&mut |bytes| out.push_back(bytes));
+        self.stream.abandon();
         self.meter
             .saw(self.stream.usage(), self.stream.output_bytes());
         self.meter.settle_unknown(why);

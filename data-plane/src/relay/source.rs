@@ -1,7 +1,6 @@
 //! Where the bytes of an answer come from: one body, one connection, one bound on silence.
 
 use std::{
-    future::Future as _,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -14,9 +13,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use proxyxai_core::route::pool::UpstreamKeyIndex;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 
-use crate::{attempt::Call, config::Pinned, context::Context, pool::Lease};
+use crate::{attempt::Call, config::Pinned, context::Context, pool::Lease, timers::Alarm};
 
 /// How long the rest of a stream after its end mark may take before its connection is given up.
 const REST: Duration = Duration::from_secs(1);
@@ -28,9 +27,8 @@ pub(super) struct Source {
     upstream: UpstreamKeyIndex,
     body: Incoming,
     lease: Option<Lease>,
-    /// Fires no earlier than the silence is too long; re-armed when bytes came meanwhile, so that bytes cost no timer.
-    silence: Option<Pin<Box<Sleep>>>,
-    heard: Duration,
+    /// Starts again with every piece.
+    silence: Alarm,
 }
 
 /// What comes next.
@@ -59,8 +57,7 @@ impl Source {
             upstream,
             body,
             lease: Some(lease),
-            silence: None,
-            heard: cx.clock.monotonic(),
+            silence: Alarm::new(&cx.timers, cx.settings.idle_timeout),
         }
     }
 
@@ -70,7 +67,7 @@ impl Source {
             match Pin::new(&mut self.body).poll_frame(task) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.heard = self.cx.clock.monotonic();
+                        self.silence.set(Some(self.cx.settings.idle_timeout));
                         return Poll::Ready(Piece::Data(data));
                     }
                 }
@@ -79,7 +76,7 @@ impl Source {
                     self.give_back();
                     return Poll::Ready(Piece::End);
                 }
-                Poll::Pending => return self.poll_silence(task).map(|()| Piece::Silent),
+                Poll::Pending => return self.silence.poll(task).map(|()| Piece::Silent),
             }
         }
     }
@@ -87,21 +84,6 @@ impl Source {
     /// Whether the node ends what is left.
     pub(super) fn is_ending(&self) -> bool {
         self.cx.ending.get()
-    }
-
-    fn poll_silence(&mut self, task: &mut Task<'_>) -> Poll<()> {
-        let allowed = self.cx.settings.idle_timeout;
-        loop {
-            let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(allowed)));
-            if silence.as_mut().poll(task).is_pending() {
-                return Poll::Pending;
-            }
-            let quiet = self.cx.clock.monotonic().saturating_sub(self.heard);
-            if quiet >= allowed {
-                return Poll::Ready(());
-            }
-            self.silence = Some(Box::pin(sleep(allowed.saturating_sub(quiet))));
-        }
     }
 
     /// Whether all of the body was handed out.

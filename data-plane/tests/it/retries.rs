@@ -108,6 +108,17 @@ fn law_16_what_may_differ_elsewhere_is_tried_elsewhere() {
         200,
         &[(Rejected, "error_event"), (Reported, "ok")],
     );
+    // A head alone is no answer yet: what comes no further in time is tried elsewhere.
+    check(
+        &["a", "b"],
+        CHAT_STREAM,
+        vec![
+            [stream_open(&[": ping\n\n"]), vec![Step::Hang]].concat(),
+            ok.clone(),
+        ],
+        200,
+        &[(Unknown, "timed_out"), (Reported, "ok")],
+    );
     let cut = [
         stream_open(&[": ping\n\n"]),
         vec![Step::Wait(Duration::from_millis(20)), Step::Cut],

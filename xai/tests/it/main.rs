@@ -2,10 +2,22 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::arithmetic_side_effects,
     reason = "a test that cannot go on should stop where it stands"
 )]
 
+mod answers;
+mod bill;
+mod commands;
+mod environment;
+mod events;
+mod full_disk;
+mod lifecycle;
 mod manual;
+mod process;
+mod refusals;
+mod restore;
 mod settings;
 mod structure;
 mod turmoil;
