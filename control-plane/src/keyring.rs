@@ -200,9 +200,10 @@ impl Keys {
         if ring.direct {
             for key in given {
                 if held.iter().all(|had| had.key.id() != key.id()) {
+                    // Of the generation that the ring was made in: its first key stays until nothing direct is left.
                     held.push(Arc::new(Held {
                         key: Arc::clone(key),
-                        generation: current.generation,
+                        generation: ring.keys.first().map_or(0, |first| first.generation),
                     }));
                 }
             }

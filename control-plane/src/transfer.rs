@@ -117,9 +117,17 @@ impl From<StoreError> for TransferError {
     }
 }
 
+/// What became of a store that was put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// Its generation now.
+    pub generation: u64,
+    /// Why not everything is sealed anew yet.
+    pub left: Option<String>,
+}
+
 /// Raises the generation of a store that was put back from a backup by other means than [`import`]: to be done before any control plane
-/// starts on it. What it holds is sealed anew for the new generation; when that is cut short, the next start ends it. Returns the new
-/// generation.
+/// starts on it. What it holds is sealed anew for the new generation; when that is cut short, the next start ends it.
 ///
 /// # Errors
 /// When the store is empty, or cannot be opened with this key.
@@ -128,7 +136,7 @@ pub async fn restored(
     key: SealKey,
     random: &dyn Random,
     clock: &dyn Clock,
-) -> Result<u64, TransferError> {
+) -> Result<Restored, TransferError> {
     if store.get(&Key::Format.to_string()).await?.is_none()
         && store.get(&Key::Import.to_string()).await?.is_none()
     {
@@ -140,14 +148,15 @@ pub async fn restored(
     };
     let deployment = bootstrap::deployment(store, random, clock, owner).await?;
     let keyring = &deployment.keyring;
-    // What an earlier rotation left first: it is bound to the generation that is about to pass.
-    rotate::tidy(keyring, random).await?;
     let generation = deployment.generation.saturating_add(1);
     let raise = Op::Put(
         Key::Generation.to_string(),
         Counter { value: generation }.encode_to_vec(),
     );
     rotate::add_data_key(keyring, random, clock.unix_ms(), generation, &[raise]).await?;
-    rotate::tidy(keyring, random).await?;
-    Ok(generation)
+    let tidied = rotate::tidy(keyring, random).await;
+    Ok(Restored {
+        generation,
+        left: tidied.err().map(|fault| fault.to_string()),
+    })
 }

@@ -115,21 +115,32 @@ async fn import(
     let imported =
         transfer::import(&place.store, &mut BufReader::new(open), options, &random).await;
     let imported = imported.map_err(failed)?;
-    Ok(format!(
+    let mut said = format!(
         "{} entries of deployment {} were imported; it is generation {} now.",
         imported.entries, imported.deployment_id, imported.generation
-    ))
+    );
+    for key in imported.unopened {
+        said.push_str(&format!(
+            "\nThe secret at `{key}` does not open, as it did not where the file was made; give it anew."
+        ));
+    }
+    Ok(said)
 }
 
 async fn restored(settings: &Settings, environment: &Environment) -> Result<String, Failure> {
     let place = Place::existing(settings)?;
     let key = keys::choose(settings, environment, &place.store, None).await?;
     let (random, clock) = (randomness()?, SystemClock::start());
-    let generation = transfer::restored(&place.store, key, &random, &clock).await;
-    let generation = generation.map_err(failed)?;
-    Ok(format!(
-        "The store is generation {generation} now; start the gateway."
-    ))
+    let restored = transfer::restored(&place.store, key, &random, &clock).await;
+    let restored = restored.map_err(failed)?;
+    let mut said = format!(
+        "The store is generation {} now; start the gateway.",
+        restored.generation
+    );
+    if let Some(left) = restored.left {
+        said.push_str(&format!("\nNot everything is sealed anew yet: {left}."));
+    }
+    Ok(said)
 }
 
 /// The store that the settings name, held by this process alone.

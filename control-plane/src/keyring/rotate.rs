@@ -16,7 +16,7 @@ use proxyxai_proto::store::v1::{self as stored, Text};
 use super::{Keyring, Keys, sealed, unwrapped, wrapped};
 use crate::{
     status::Fault,
-    store::{Compare, Op, Range, Txn, keyspace::Key},
+    store::{Compare, Entry, Op, Range, Txn, keyspace::Key},
 };
 
 /// Tries before a step gives up on others that keep changing the same.
@@ -112,6 +112,9 @@ pub(crate) async fn take_next_key(
 }
 
 /// Seals anew what older keys sealed, and drops those. Returns how many secrets were sealed anew.
+///
+/// # Errors
+/// Among others, when a secret does not open: then all others are sealed anew, and the older keys stay until it is gone.
 pub(crate) async fn tidy(keyring: &Keyring, random: &dyn Random) -> Result<u64, Fault> {
     let mut renewed = 0_u64;
     for _ in 0..TRIES {
@@ -120,10 +123,14 @@ pub(crate) async fn tidy(keyring: &Keyring, random: &dyn Random) -> Result<u64, 
         if now.ring.keys.len() == 1 && !now.ring.direct {
             return Ok(renewed);
         }
-        let (more, clean) = pass(keyring, &now, random).await?;
-        renewed = renewed.saturating_add(more);
-        if !clean {
+        let mut pass = Pass::default();
+        pass.over_everything(keyring, &now, random).await?;
+        renewed = renewed.saturating_add(pass.renewed);
+        if pass.disturbed {
             continue;
+        }
+        if let Some(fault) = pass.unopened {
+            return Err(fault);
         }
         let ring = stored::Keyring {
             keys: now.ring.keys.last().cloned().into_iter().collect(),
@@ -141,72 +148,89 @@ pub(crate) async fn tidy(keyring: &Keyring, random: &dyn Random) -> Result<u64, 
     Err(Fault::Contended)
 }
 
-/// Seals anew, once over everything. Tells whether nothing is left under an older key.
-async fn pass(keyring: &Keyring, now: &Keys, random: &dyn Random) -> Result<(u64, bool), Fault> {
-    let (mut renewed, mut clean) = (0_u64, true);
-    for prefix in sealed::PREFIXES {
-        let mut after = None;
-        loop {
-            let page = keyring.store.range(Range {
-                after,
-                limit: PAGE,
-                ..Range::prefix(prefix)
-            });
-            let page = page.await?;
-            after = page.entries.last().map(|entry| entry.key.clone());
-            let mut txn = Txn::default();
-            let mut bytes = 0_usize;
-            for entry in &page.entries {
-                let value = sealed::map(&entry.key, &entry.value, |place, old| {
-                    renew(now, random, &entry.key, place, old)
-                });
-                let Some(value) = value?.filter(|value| *value != entry.value) else {
-                    continue;
-                };
-                let size = value.len().saturating_add(entry.key.len());
-                let full = txn.then.len() >= BATCH || bytes.saturating_add(size) > BATCH_BYTES;
-                if full && !txn.then.is_empty() {
-                    commit(
-                        keyring,
-                        now,
-                        std::mem::take(&mut txn),
-                        &mut renewed,
-                        &mut clean,
-                    )
-                    .await?;
-                    bytes = 0;
-                }
-                bytes = bytes.saturating_add(size);
-                let unchanged = Compare::unchanged(entry.key.clone(), Some(entry));
-                txn.compares.push(unchanged);
-                txn.then.push(Op::Put(entry.key.clone(), value));
-            }
-            if !txn.then.is_empty() {
-                commit(keyring, now, txn, &mut renewed, &mut clean).await?;
-            }
-            if !page.more {
-                break;
-            }
-        }
-    }
-    Ok((renewed, clean))
+/// Seals anew, once over everything.
+#[derive(Default)]
+struct Pass {
+    renewed: u64,
+    /// Whether others wrote the same, so that it was left as it was.
+    disturbed: bool,
+    /// The first secret that does not open.
+    unopened: Option<Fault>,
 }
 
-async fn commit(
-    keyring: &Keyring,
-    now: &Keys,
-    mut txn: Txn,
-    renewed: &mut u64,
-    clean: &mut bool,
-) -> Result<(), Fault> {
-    let count = u64::try_from(txn.then.len()).unwrap_or(u64::MAX);
-    txn.compares.push(now.fence());
-    if keyring.store.txn(txn).await?.succeeded {
-        *renewed = renewed.saturating_add(count);
-    } else {
-        *clean = false;
+impl Pass {
+    async fn over_everything(
+        &mut self,
+        keyring: &Keyring,
+        now: &Keys,
+        random: &dyn Random,
+    ) -> Result<(), Fault> {
+        for prefix in sealed::PREFIXES {
+            let mut after = None;
+            loop {
+                let page = keyring.store.range(Range {
+                    after,
+                    limit: PAGE,
+                    ..Range::prefix(prefix)
+                });
+                let page = page.await?;
+                after = page.entries.last().map(|entry| entry.key.clone());
+                self.renew(keyring, now, random, page.entries).await?;
+                if !page.more {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    async fn renew(
+        &mut self,
+        keyring: &Keyring,
+        now: &Keys,
+        random: &dyn Random,
+        entries: Vec<Entry>,
+    ) -> Result<(), Fault> {
+        let (mut txn, mut bytes) = (Txn::default(), 0_usize);
+        for entry in entries {
+            let value = sealed::map(&entry.key, &entry.value, |place, old| {
+                renew(now, random, &entry.key, place, old)
+            });
+            let value = match value {
+                Ok(Some(value)) if value != entry.value => value,
+                Ok(_) => continue,
+                Err(fault) => {
+                    self.unopened.get_or_insert(fault);
+                    continue;
+                }
+            };
+            let size = value.len().saturating_add(entry.key.len());
+            let full = txn.then.len() >= BATCH || bytes.saturating_add(size) > BATCH_BYTES;
+            if full {
+                self.commit(keyring, now, std::mem::take(&mut txn)).await?;
+                bytes = 0;
+            }
+            bytes = bytes.saturating_add(size);
+            let unchanged = Compare::unchanged(entry.key.clone(), Some(&entry));
+            txn.compares.push(unchanged);
+            txn.then.push(Op::Put(entry.key, value));
+        }
+        self.commit(keyring, now, txn).await
+    }
+
+    async fn commit(&mut self, keyring: &Keyring, now: &Keys, mut txn: Txn) -> Result<(), Fault> {
+        if txn.then.is_empty() {
+            return Ok(());
+        }
+        let count = u64::try_from(txn.then.len()).unwrap_or(u64::MAX);
+        txn.compares.push(now.fence());
+        if keyring.store.txn(txn).await?.succeeded {
+            self.renewed = self.renewed.saturating_add(count);
+        } else {
+            self.disturbed = true;
+        }
+        Ok(())
+    }
 }
 
 /// The same secret under the current key; what it sealed already stays as it is.

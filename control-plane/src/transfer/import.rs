@@ -11,7 +11,7 @@ use std::{
 
 use prost::Message as _;
 use proxyxai_core::{ports::Random, secret::seal::SealKey};
-use proxyxai_proto::store::v1::{ArchiveEntry, Counter};
+use proxyxai_proto::store::v1::{ArchiveEntry, Counter, Sealed};
 
 use super::{
     TransferError,
@@ -23,12 +23,14 @@ use crate::{
     status::Fault,
     store::{
         Compare, Entry, MAX_OPS, Op, Range, Store, Txn,
-        keyspace::{FORMAT, Key},
+        keyspace::{self, FORMAT, Key},
     },
 };
 
 /// Bytes of one transaction, but for an entry that is larger by itself.
 const BATCH_BYTES: usize = 512 << 10;
+/// What is not taken from the file.
+const MADE_ANEW: [Key; 4] = [Key::Format, Key::Generation, Key::Keyring, Key::Import];
 
 /// What an import is given.
 pub struct Import {
@@ -49,6 +51,8 @@ pub struct Imported {
     pub generation: u64,
     /// Entries of the file.
     pub entries: u64,
+    /// Keys of the store whose secrets do not open; they are in the store as they are in the file.
+    pub unopened: Vec<String>,
 }
 
 /// Writes a file into a store.
@@ -69,11 +73,20 @@ pub async fn import<R: Read + Seek>(
     file.seek(SeekFrom::Start(0))
         .map_err(super::ArchiveError::from)?;
     let mut archive = Archive::open(&mut *file)?;
+    let mut unopened = Vec::new();
     while let Some(entries) = archive.next_entries()? {
         for entry in entries {
-            if let Some(op) = moved(entry, &checked.keys, &keys, random)? {
-                target.put(op).await?;
+            if MADE_ANEW.iter().any(|key| key.to_string() == entry.key) {
+                continue;
             }
+            let value = match renewed(&entry, &checked.keys, &keys, random) {
+                Ok(value) => value.unwrap_or(entry.value),
+                Err(_) => {
+                    unopened.push(entry.key.clone());
+                    entry.value
+                }
+            };
+            target.put(Op::Put(entry.key, value)).await?;
         }
     }
     target.finish(&keys).await?;
@@ -81,6 +94,7 @@ pub async fn import<R: Read + Seek>(
         deployment_id: archive.header().deployment_id.clone(),
         generation: target.generation,
         entries: archive.entries(),
+        unopened,
     })
 }
 
@@ -106,11 +120,17 @@ fn check<R: Read + Seek>(file: &mut R, key: &Arc<SealKey>) -> Result<Checked, Tr
             given,
         });
     }
-    let (place, mut ring) = (Key::Keyring.to_string(), None);
+    let (place, pepper_place) = (Key::Keyring.to_string(), Key::Pepper.to_string());
+    let (mut ring, mut pepper) = (ArchiveEntry::default(), ArchiveEntry::default());
     while let Some(entries) = archive.next_entries()? {
-        ring = ring.or_else(|| entries.into_iter().find(|entry| entry.key == place));
+        for entry in entries {
+            if entry.key == place {
+                ring = entry;
+            } else if entry.key == pepper_place {
+                pepper = entry;
+            }
+        }
     }
-    let ring = ring.unwrap_or_default();
     let keys = Keys::of_archive(
         &Entry {
             key: place,
@@ -121,30 +141,29 @@ fn check<R: Read + Seek>(file: &mut R, key: &Arc<SealKey>) -> Result<Checked, Tr
         },
         key,
     )?;
+    // Without this one no virtual key is known again.
+    let sealed: Sealed = keyspace::decode(&pepper_place, &pepper.value).map_err(Fault::from)?;
+    keys.open(&pepper_place, &sealed.value)
+        .map_err(|error| Fault::sealed(&pepper_place, &error))?;
     Ok(Checked {
         generation: header.generation,
         keys,
     })
 }
 
-/// An entry as it is written; `None` for what is made anew at the end.
-fn moved(
-    entry: ArchiveEntry,
+/// A value with its secret sealed anew; `None` when it has none.
+fn renewed(
+    entry: &ArchiveEntry,
     old: &Keys,
     new: &Keys,
     random: &dyn Random,
-) -> Result<Option<Op>, TransferError> {
-    let anew = [Key::Format, Key::Generation, Key::Keyring, Key::Import];
-    if anew.iter().any(|key| key.to_string() == entry.key) {
-        return Ok(None);
-    }
-    let value = sealed::map(&entry.key, &entry.value, |place, sealed| {
+) -> Result<Option<Vec<u8>>, Fault> {
+    sealed::map(&entry.key, &entry.value, |place, sealed| {
         let plain = old
             .open(place, sealed)
             .map_err(|error| Fault::sealed(&entry.key, &error))?;
         new.seal(random, place, &plain)
-    })?;
-    Ok(Some(Op::Put(entry.key, value.unwrap_or(entry.value))))
+    })
 }
 
 /// The store that is written.

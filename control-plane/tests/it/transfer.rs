@@ -8,12 +8,15 @@ use proxyxai_control_plane::{
     transfer::{Archive, Export, Import, Imported, TransferError, import, restored},
 };
 use proxyxai_core::{ports::Clock as _, secret::seal::SealKey, snapshot::Version};
-use proxyxai_proto::{admin::v1::BackupRequest, store::v1::Counter};
+use proxyxai_proto::{
+    admin::v1::{BackupRequest, RotateKeyringRequest},
+    store::v1::Counter,
+};
 use tonic::Code;
 
 use crate::{
     editor::{account, key as new_key, upstream_key},
-    harness::{Plane, Sequence, World, ok, tells_a_secret},
+    harness::{Plane, Sequence, World, ok, refused, tells_a_secret},
     node::Node,
     rotation::{as_made, format_1, keyring, sealing, secrets},
     secrets::{put, start_fails, value, with_secrets},
@@ -343,7 +346,7 @@ async fn after_a_restore_the_generation_is_higher_and_what_is_older_does_not_ope
     upstream_key(&plane, "u3", "p").await;
     ok(plane
         .secrets()
-        .rotate_keyring(proxyxai_proto::admin::v1::RotateKeyringRequest::default())
+        .rotate_keyring(RotateKeyringRequest::default())
         .await);
     node.follow(&mut open, plane.head()).await;
     let later = value(&world, "cfg/upstream_key/u1").await;
@@ -357,7 +360,8 @@ async fn after_a_restore_the_generation_is_higher_and_what_is_older_does_not_ope
         let key = SealKey::new(back.kek);
         restored(&store, key, &Sequence(3.into()), &*back.clock).await
     };
-    assert_eq!(raise(store_of(&back)).await.unwrap(), 2);
+    let raised = raise(store_of(&back)).await.unwrap();
+    assert_eq!((raised.generation, raised.left), (2, None));
     let plane = back.start().await;
     assert_eq!(keyring(&plane).await.generation, 2);
     assert_eq!(secrets(&plane).await, as_made(&["u1", "u2"]));
@@ -417,4 +421,54 @@ async fn a_restore_that_was_cut_short_is_whole_at_the_next_start() {
     let store: Arc<dyn Store> = Veil::crashing(&world.store, -1, false);
     let failed = export(store).await.unwrap_err().to_string();
     assert_eq!(failed, StoreError::Closed.to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_secret_that_does_not_open_stops_neither_rotation_nor_import_of_the_others() {
+    let world = with_secrets().await;
+    let plane = world.start().await;
+    let bad = "cfg/upstream_key/u1";
+    let right = value(&world, bad).await;
+    let mut flipped = right.clone();
+    let magic = flipped.windows(4).position(|w| w == b"PXS1").unwrap();
+    flipped[magic + 50] ^= 1;
+    put(&world, bad, flipped.clone()).await;
+    let file = export(store_of(&world)).await.unwrap();
+    let before = keyring(&plane).await.data_keys[0].id.clone();
+    let rotate = async || {
+        plane
+            .secrets()
+            .rotate_keyring(RotateKeyringRequest::default())
+            .await
+    };
+    refused(rotate().await, Code::DataLoss, &[bad, "backup"]);
+    // The others are sealed anew, and the key of the bad one stays, in case that it is put right.
+    let view = keyring(&plane).await;
+    let secrets_of = |id: &str| {
+        view.data_keys
+            .iter()
+            .find(|key| key.id == id)
+            .unwrap()
+            .secrets
+    };
+    assert_eq!((view.data_keys.len(), secrets_of(&before)), (2, 1));
+    put(&world, bad, right).await;
+    ok(rotate().await);
+    assert_eq!(keyring(&plane).await.data_keys.len(), 1);
+    assert_eq!(secrets(&world.start().await).await, as_made(&["u1", "u2"]));
+    let other = World::new();
+    let imported = read_into(store_of(&other), &file, world.kek, false)
+        .await
+        .unwrap();
+    assert_eq!(imported.unopened, [bad]);
+    assert_eq!(value(&other, bad).await, flipped);
+    // Without the pepper no virtual key would be known again: refused before anything is written.
+    let mut pepper = value(&world, "meta/pepper").await;
+    *pepper.last_mut().unwrap() ^= 1;
+    put(&world, "meta/pepper", pepper).await;
+    let file = export(store_of(&world)).await.unwrap();
+    let other = World::new();
+    let denied = read_into(store_of(&other), &file, world.kek, false).await;
+    assert!(denied.unwrap_err().to_string().contains("meta/pepper"));
+    assert_eq!(other.entries().await, []);
 }
