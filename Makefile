@@ -16,9 +16,10 @@ help:
 run: build
 	@exec target/release/xai up --demo
 
+# Without etcd, whose client needs protoc when it is built.
 build:
 	@scripts/require cargo cc space
-	@cargo build --release --locked --package xai
+	@cargo build --release --locked --package xai --no-default-features
 
 test:
 	@scripts/require cargo cc python

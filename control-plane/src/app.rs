@@ -314,6 +314,11 @@ impl ControlPlane {
         }
     }
 
+    /// Keeps the tick, by which all who follow the store know that it lives, until stopped.
+    pub async fn keep_tick(&self) {
+        crate::tick::keep(&*self.store, &self.config.clock, &self.stopping).await;
+    }
+
     /// Ends the streams of all nodes, so that a server can stop.
     pub fn stop(&self) {
         self.stopping.cancel();

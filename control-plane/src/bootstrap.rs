@@ -21,7 +21,7 @@ use proxyxai_proto::{
 
 use crate::{
     app::StartError,
-    keyring::{KeySource, Keyring, Keys, rotate},
+    keyring::{KeySource, Keyring, Keys, NoNextKey, rotate},
     status::Fault,
     store::{
         Compare, Op, Store, Txn,
@@ -43,6 +43,16 @@ pub(crate) struct Owner {
     pub(crate) key: Arc<SealKey>,
     /// Where the next one comes from.
     pub(crate) next: Arc<dyn KeySource>,
+}
+
+impl From<SealKey> for Owner {
+    /// One who has no next key.
+    fn from(key: SealKey) -> Self {
+        Self {
+            key: Arc::new(key),
+            next: Arc::new(NoNextKey),
+        }
+    }
 }
 
 /// Tries before giving up on others that start on the same store.

@@ -22,7 +22,7 @@ use crate::{
     publish::Published,
     status::Fault,
     store::{
-        Compare, Op, Range, Store, Txn,
+        Compare, Op, Range, Store, StoreError, Txn,
         keyspace::{self, Key},
     },
 };
@@ -149,10 +149,19 @@ impl ConfigStore {
             if edits.is_empty() {
                 return Ok(answer);
             }
-            if self.commit(&state, edits).await? {
-                return Ok(answer);
+            match self.commit(&state, edits).await {
+                Ok(true) => return Ok(answer),
+                Ok(false) => self.reload().await?,
+                Err(error) => {
+                    // It may have been done: then nodes must not wait for the next change to see it.
+                    if matches!(&error, Fault::Store(StoreError::Ambiguous { .. }))
+                        && let Err(error) = self.reload().await
+                    {
+                        tracing::warn!(%error, "whether a change was made shows with the next one");
+                    }
+                    return Err(error);
+                }
             }
-            self.reload().await?;
         }
         Err(Fault::Contended)
     }
@@ -352,5 +361,105 @@ fn name_of(change: &Change) -> Option<ResourceName> {
     match change {
         Change::Upsert(resource) => ResourceName::of(resource),
         Change::Remove(name) => Some(name.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use proxyxai_core::{
+        ports::{Clock, Random},
+        secret::seal::SealKey,
+        snapshot::ResourceKind,
+    };
+    use proxyxai_proto::{
+        config::v1::{Account, Resource, resource::Kind},
+        store::v1::StoredResource,
+    };
+
+    use super::{ConfigStore, Edit, Fault, Store, StoreError};
+    use crate::{
+        bootstrap,
+        store::sim::{Faults, SimStore},
+    };
+
+    struct Still;
+
+    impl Clock for Still {
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn unix_ms(&self) -> i64 {
+            1
+        }
+    }
+
+    #[derive(Default)]
+    struct Counting(Mutex<u8>);
+
+    impl Random for Counting {
+        fn fill(&self, bytes: &mut [u8]) {
+            let mut next = self.0.lock().unwrap();
+            for byte in bytes {
+                *next = next.wrapping_add(1);
+                *byte = *next;
+            }
+        }
+    }
+
+    /// An account whose id is its name, below root.
+    fn account(id: &str) -> StoredResource {
+        StoredResource {
+            resource: Some(Resource {
+                kind: Some(Kind::Account(Account {
+                    id: id.to_owned(),
+                    parent_id: "root".to_owned(),
+                    name: id.to_owned(),
+                    ..Account::default()
+                })),
+            }),
+            ..StoredResource::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_without_an_answer_is_shown_if_it_was_made() {
+        let sim = SimStore::new(5);
+        let store: Arc<dyn Store> = Arc::new(sim.clone());
+        let (random, clock): (Arc<dyn Random>, Arc<dyn Clock>) =
+            (Arc::new(Counting::default()), Arc::new(Still));
+        let owner = SealKey::new([1; 32]).into();
+        let deployment = bootstrap::deployment(&store, &*random, &*clock, owner)
+            .await
+            .unwrap();
+        let keyring = deployment.keyring;
+        let config = ConfigStore::load(Arc::clone(&store), random, clock, keyring, 1)
+            .await
+            .unwrap();
+        sim.set_faults(Faults {
+            ambiguous: 1000,
+            ..Faults::default()
+        });
+        let mut made = [0, 0];
+        for number in 0..20 {
+            let id = format!("a{number}");
+            let edit = |_: &_| Ok((vec![Edit::Put(account(&id))], ()));
+            let answer = config.edit(edit).await;
+            assert!(matches!(
+                answer,
+                Err(Fault::Store(StoreError::Ambiguous { .. }))
+            ));
+            let key = format!("cfg/account/{id}");
+            let stored = store.get(&key).await.unwrap().is_some();
+            let shown = config.state().get(ResourceKind::Account, &id).is_some();
+            assert_eq!(shown, stored, "{id}");
+            made[usize::from(stored)] += 1_u32;
+        }
+        assert!(made.iter().all(|count| *count > 0), "{made:?}");
     }
 }

@@ -12,6 +12,7 @@ mod publish;
 mod rollup;
 mod status;
 pub mod store;
+pub mod tick;
 pub mod transfer;
 mod usage_query;
 mod usage_service;

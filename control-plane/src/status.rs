@@ -58,6 +58,8 @@ impl From<Fault> for Status {
             Fault::Damaged(_) => Code::DataLoss,
             Fault::Store(StoreError::TooLarge { .. }) => Code::ResourceExhausted,
             Fault::Store(StoreError::Failed { .. } | StoreError::Closed) => Code::Unavailable,
+            // As the code is defined: the change may have been made.
+            Fault::Store(StoreError::Ambiguous { .. }) => Code::DeadlineExceeded,
             Fault::Store(StoreError::Twice(_) | StoreError::Compacted) | Fault::Defect(_) => {
                 Code::Internal
             }

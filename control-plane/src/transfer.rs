@@ -20,8 +20,8 @@ use tonic::{Code, Status};
 
 use crate::{
     app::StartError,
-    bootstrap::{self, Owner},
-    keyring::{NoNextKey, rotate},
+    bootstrap,
+    keyring::rotate,
     status::Fault,
     store::{Op, Store, StoreError, keyspace::Key},
 };
@@ -142,11 +142,7 @@ pub async fn restored(
     {
         return Err(TransferError::Empty);
     }
-    let owner = Owner {
-        key: Arc::new(key),
-        next: Arc::new(NoNextKey),
-    };
-    let deployment = bootstrap::deployment(store, random, clock, owner).await?;
+    let deployment = bootstrap::deployment(store, random, clock, key.into()).await?;
     let keyring = &deployment.keyring;
     let generation = deployment.generation.saturating_add(1);
     let raise = Op::Put(

@@ -5,12 +5,14 @@
 
 pub mod key_place;
 pub mod load;
+pub mod store;
 pub mod value;
 
 use std::net::SocketAddr;
 
 use key_place::KeyPlace;
 pub use load::{Source, load};
+use store::{Endpoints, KeyPrefix, Optional, StoreKind};
 use value::{Bytes, Folder, LogFormat, Span};
 
 use crate::environment::Environment;
@@ -97,6 +99,28 @@ settings! { environment =>
     key_encryption_key: KeyPlace = KeyPlace::Own, "PLACE";
     /// Where the key is that `xai secret rotate --key-encryption-key` takes next, written in the same way.
     next_key_encryption_key: KeyPlace = KeyPlace::Own, "PLACE";
+    /// Where state is kept: embedded (a file in the data directory) or etcd.
+    store: StoreKind = StoreKind::Embedded, "STORE";
+    /// Members of etcd, with commas between.
+    etcd_endpoints: Endpoints = Endpoints::local(), "URLS";
+    /// What all keys in etcd begin with; each gateway that shares an etcd has its own.
+    etcd_prefix: KeyPrefix = KeyPrefix::ours(), "PREFIX";
+    /// Name that etcd knows the gateway by, where etcd asks for one.
+    etcd_user: Optional = Optional::none(), "NAME";
+    /// File with the password of that name.
+    etcd_password_file: Optional = Optional::none(), "FILE";
+    /// Certificates (PEM) of who signed those of etcd; without it, those that the system trusts.
+    etcd_ca_file: Optional = Optional::none(), "FILE";
+    /// Certificate (PEM) that the gateway shows to etcd.
+    etcd_certificate_file: Optional = Optional::none(), "FILE";
+    /// Key (PEM) of that certificate.
+    etcd_key_file: Optional = Optional::none(), "FILE";
+    /// Longest time to connect to a member of etcd.
+    etcd_connect_timeout: Span = Span::seconds(3), "TIME";
+    /// Longest time that a member of etcd may take for an answer.
+    etcd_request_timeout: Span = Span::seconds(5), "TIME";
+    /// Run also on an etcd below 3.5.33, 3.6.14 or 3.7.1, which has known faults.
+    etcd_allow_old_version: bool = false, "true|false";
 }
 
 /// Environment variables that are no settings, and what they are for.
@@ -133,6 +157,6 @@ fn available_cores() -> usize {
 
 impl std::fmt::Display for Line {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:<20} {:<28} {}", self.name, self.value, self.source)
+        write!(f, "{:<24} {:<28} {}", self.name, self.value, self.source)
     }
 }

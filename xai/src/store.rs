@@ -9,7 +9,8 @@ use std::{
 
 use clap::Subcommand;
 use proxyxai_control_plane::{
-    store::{Store, embedded::EmbeddedStore},
+    store::{Store, keyspace::Key},
+    tick,
     transfer::{self, Export, Import, TransferError},
 };
 
@@ -20,9 +21,12 @@ use crate::{
     failure::Failure,
     keys::{self, KeyReader},
     output::print,
-    settings::Settings,
+    settings::{Settings, store::StoreKind},
     system::{SystemClock, SystemRandomness, unix_ms},
-    up::data::DataDir,
+    up::{
+        data::DataDir,
+        store::{etcd, open},
+    },
 };
 
 /// What can be done with a store.
@@ -82,7 +86,7 @@ pub(crate) fn run(verb: Verb, environment: &Environment) -> Result<(), Failure> 
 
 /// Writes the store into a file. Says what was done.
 pub(crate) async fn export(settings: &Settings, file: &Path) -> Result<String, Failure> {
-    let place = Place::existing(settings)?;
+    let place = Place::existing(settings).await?;
     let mut archive = ArchiveFile::create(file)?;
     let mut export = Export::new(Arc::clone(&place.store), unix_ms());
     while let Some(more) = export.next_bytes().await.map_err(failed)? {
@@ -106,7 +110,8 @@ async fn import(
         ))
     })?;
     let random = randomness()?;
-    let place = Place::open(settings)?;
+    let place = Place::open(settings).await?;
+    place.at_rest().await?;
     let options = Import {
         key: Arc::new(key),
         replace,
@@ -128,7 +133,8 @@ async fn import(
 }
 
 async fn restored(settings: &Settings, environment: &Environment) -> Result<String, Failure> {
-    let place = Place::existing(settings)?;
+    let place = Place::existing(settings).await?;
+    place.at_rest().await?;
     let key = keys::choose(settings, environment, &place.store, None).await?;
     let (random, clock) = (randomness()?, SystemClock::start());
     let restored = transfer::restored(&place.store, key, &random, &clock).await;
@@ -143,32 +149,56 @@ async fn restored(settings: &Settings, environment: &Environment) -> Result<Stri
     Ok(said)
 }
 
-/// The store that the settings name, held by this process alone.
+/// The store that the settings name.
 struct Place {
     store: Arc<dyn Store>,
-    _held: DataDir,
+    /// Of an embedded store: nobody else has it open.
+    held: Option<DataDir>,
 }
 
 impl Place {
-    fn existing(settings: &Settings) -> Result<Self, Failure> {
+    async fn existing(settings: &Settings) -> Result<Self, Failure> {
         let folder = &settings.data.0;
-        if folder.join("store.redb").exists() {
-            return Self::open(settings);
+        if settings.store == StoreKind::Embedded && !folder.join("store.redb").exists() {
+            return Err(Failure::failed(format!(
+                "there is no store in {}; name the data directory with --data",
+                folder.display()
+            )));
         }
-        Err(Failure::failed(format!(
-            "there is no store in {}; name the data directory with --data",
-            folder.display()
-        )))
+        Self::open(settings).await
     }
 
-    fn open(settings: &Settings) -> Result<Self, Failure> {
+    async fn open(settings: &Settings) -> Result<Self, Failure> {
+        if settings.store == StoreKind::Etcd {
+            let store = etcd(settings).await?;
+            return Ok(Self { store, held: None });
+        }
         let held = DataDir::open(&settings.data.0)?;
-        let store = EmbeddedStore::open(&held.store_file());
-        let store = store.map_err(|error| Failure::failed(error.to_string()))?;
+        let store = open(settings, &held).await?;
         Ok(Self {
-            store: Arc::new(store),
-            _held: held,
+            store,
+            held: Some(held),
         })
+    }
+
+    /// Refuses a store on which a control plane runs: the tick moves then.
+    async fn at_rest(&self) -> Result<(), Failure> {
+        let tick = async || {
+            let entry = self.store.get(&Key::Tick.to_string()).await;
+            let entry = entry.map_err(|error| Failure::failed(error.to_string()))?;
+            Ok::<_, Failure>(entry.map_or(0, |entry| entry.mod_revision))
+        };
+        let before = tick().await?;
+        if self.held.is_some() || before == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(tick::INTERVAL.saturating_mul(3)).await;
+        if tick().await? == before {
+            return Ok(());
+        }
+        Err(Failure::failed(
+            "a control plane runs on the store; stop every one, then run this again",
+        ))
     }
 }
 

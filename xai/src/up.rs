@@ -12,13 +12,11 @@ mod ops;
 mod pipe;
 mod sim;
 mod sockets;
+pub(crate) mod store;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use proxyxai_control_plane::{
-    app::{self as control_plane, ControlPlane, FirstKey},
-    store::{Store, embedded::EmbeddedStore},
-};
+use proxyxai_control_plane::app::{self as control_plane, ControlPlane, FirstKey};
 use proxyxai_core::{account::key, ports::random_bytes, secret::SecretString};
 use proxyxai_data_plane::{app as data_plane, config::NodeCredential, context, dial, node, report};
 use tokio::{signal, task::JoinHandle};
@@ -99,7 +97,7 @@ impl Gateway {
         let random =
             Arc::new(SystemRandomness::open().map_err(|error| Failure::failed(error.to_string()))?);
         let admin_credential = data.admin_credential(&*random)?;
-        let store = open_store(&data.store_file())?;
+        let store = store::open(settings, data).await?;
         let key = keys::choose(settings, environment, &store, Some(&*random)).await?;
         let control_ports = control_plane::Ports {
             clock: Arc::clone(&clock) as _,
@@ -121,6 +119,10 @@ impl Gateway {
             tokio::spawn({
                 let control = Arc::clone(&control);
                 async move { control.keep_house().await }
+            }),
+            tokio::spawn({
+                let control = Arc::clone(&control);
+                async move { control.keep_tick().await }
             }),
         ];
         let admin = credential(&admin_credential)?.on(channel.clone());
@@ -252,11 +254,6 @@ fn build_node(
         dial: dial.map_err(|error| Failure::failed(format!("TLS cannot be used: {error}")))?,
     };
     node::build(node_settings, ports).map_err(|error| Failure::failed(error.to_string()))
-}
-
-fn open_store(file: &Path) -> Result<Arc<dyn Store>, Failure> {
-    let store = EmbeddedStore::open(file).map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(Arc::new(store))
 }
 
 fn credential(secret: &SecretString) -> Result<NodeCredential, Failure> {

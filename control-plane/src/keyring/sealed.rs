@@ -67,6 +67,7 @@ fn holding(key: &Key) -> Holding<'_> {
         | Key::KeyEncryptionKey
         | Key::FirstKey
         | Key::Import
+        | Key::Tick
         | Key::Head
         | Key::Mark { .. }
         | Key::Hour(_)

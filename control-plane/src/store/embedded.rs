@@ -4,18 +4,24 @@
 //! cache is small and quick repair is on, so that neither memory nor a crash costs much (`docs/decisions/0001-embedded-store.md`).
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::JoinHandle,
 };
 
 use redb::{
-    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, backends::InMemoryBackend,
+    Database, ReadableDatabase as _, ReadableTable as _, TableDefinition, WriteTransaction,
+    backends::InMemoryBackend,
 };
 use tokio::sync::oneshot;
 
 use super::{
-    Compare, Entry, Event, Leadership, Op, Page, Range, Reply, Store, StoreError, Txn, TxnResult,
-    Watch, check, ring::Ring,
+    Compare, Entry, Leadership, Op, Page, Range, Reply, Store, StoreError, Txn, TxnResult, Watch,
+    check, leader_key,
+    local::Elections,
+    ring::Ring,
+    rows::{self, Rows},
 };
 
 const ENTRIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("entries");
@@ -36,14 +42,28 @@ struct Shared {
     place: String,
     database: Database,
     ring: Mutex<Ring>,
+    elections: Elections,
 }
 
 #[derive(Clone)]
 enum Commits {
     /// To the thread.
-    Queue(mpsc::Sender<Waiting>),
+    Queue(Arc<Worker>),
     /// In the caller, for runtimes that must not wait for a thread (simulations).
     Inline,
+}
+
+/// The thread that commits. The file is closed when the last handle is dropped: that waits for the commit in hand.
+struct Worker {
+    queue: Option<mpsc::Sender<Waiting>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.queue = None;
+        let _it_does_not_panic = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 struct Waiting {
@@ -65,14 +85,22 @@ impl EmbeddedStore {
         let shared = Shared::new(place, database)?;
         let (queue, waiting) = mpsc::channel();
         let worker = Arc::clone(&shared);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || worker.run(&waiting))
             .map_err(|error| failed(&shared.place, &error))?;
         Ok(Self {
             shared,
-            commits: Commits::Queue(queue),
+            commits: Commits::Queue(Arc::new(Worker {
+                queue: Some(queue),
+                thread: Some(thread),
+            })),
         })
+    }
+
+    /// Forgets changes at and below a revision: who follows from there, or reads a state before it, begins anew.
+    pub fn compact(&self, revision: u64) {
+        self.shared.ring().compact(revision);
     }
 
     /// A store in memory that commits in the caller and uses no thread.
@@ -110,8 +138,9 @@ impl Store for EmbeddedStore {
                     .commit(std::slice::from_ref(&txn))?
                     .pop()
                     .ok_or(StoreError::Closed),
-                Commits::Queue(queue) => {
+                Commits::Queue(worker) => {
                     let (answer, answered) = oneshot::channel();
+                    let queue = worker.queue.as_ref().ok_or(StoreError::Closed)?;
                     queue
                         .send(Waiting { txn, answer })
                         .map_err(|_| StoreError::Closed)?;
@@ -126,18 +155,18 @@ impl Store for EmbeddedStore {
     }
 
     fn campaign<'a>(&'a self, name: &'a str) -> Reply<'a, Leadership> {
-        // One process holds the file, so whoever asks last leads; its fence deposes who asked before.
+        // One process holds the file: the fence deposes whoever led before this process, the turn waits for those in it.
         Box::pin(async move {
-            let key = format!("leader/{name}");
+            let (turn, over) = self.shared.elections.wait(name).await;
+            let key = leader_key(name);
             let won = self
                 .txn(Txn {
                     compares: Vec::new(),
                     then: vec![Op::Put(key.clone(), Vec::new())],
                 })
                 .await?;
-            Ok(Leadership {
-                fence: Compare::ModRevision(key, won.revision),
-            })
+            let fence = Compare::ModRevision(key, won.revision);
+            Ok(Leadership::new(fence, over, turn))
         })
     }
 }
@@ -159,6 +188,7 @@ impl Shared {
             place,
             database,
             ring: Mutex::new(Ring::starting_after(revision)),
+            elections: Elections::default(),
         }))
     }
 
@@ -197,142 +227,123 @@ impl Shared {
     }
 
     fn range(&self, range: &Range) -> Result<Page, StoreError> {
-        let read = || -> Result<Page, redb::Error> {
+        let read = || -> Result<Option<Page>, redb::Error> {
             let txn = self.database.begin_read()?;
-            let revision = txn
+            let now = txn
                 .open_table(COUNTERS)?
                 .get(REVISION)?
                 .map_or(0, |value| value.value());
-            let table = txn.open_table(ENTRIES)?;
-            let start = range.after.as_deref().unwrap_or(&range.prefix);
-            let limit = if range.limit == 0 {
-                usize::MAX
+            let at = range.at_revision.unwrap_or(now);
+            let earlier = if at == now {
+                BTreeMap::new()
             } else {
-                range.limit
+                match self.ring().earlier(at, now) {
+                    Some(earlier) => earlier,
+                    None => return Ok(None),
+                }
             };
-            let mut page = Page {
-                revision,
-                ..Page::default()
-            };
-            for row in table.range(start..)? {
-                let (key, value) = row?;
-                let key = key.value();
-                if range.after.as_deref() == Some(key) {
-                    continue;
-                }
-                if !key.starts_with(&range.prefix) {
-                    break;
-                }
-                if page.entries.len() >= limit {
-                    page.more = true;
-                    break;
-                }
-                page.entries.extend(decode(key, value.value()));
-            }
-            Ok(page)
+            let table = txn.open_table(ENTRIES)?;
+            let found = table.range(rows::start(range)..)?.filter_map(|row| {
+                row.map(|(key, value)| decode(key.value(), value.value()))
+                    .transpose()
+            });
+            Ok(Some(rows::page(found, range, at, earlier)?))
         };
         let page = read().map_err(|error| failed(&self.place, &error))?;
-        if range.at_revision.is_some_and(|at| at != page.revision) {
-            Err(StoreError::Compacted)
-        } else {
-            Ok(page)
-        }
+        page.ok_or(StoreError::Compacted)
     }
 
     /// Commits all with one sync, each at a revision of its own.
     fn commit(&self, txns: &[Txn]) -> Result<Vec<TxnResult>, StoreError> {
-        let mut changes = Vec::new();
-        let mut write = || -> Result<Vec<TxnResult>, redb::Error> {
-            let mut database_txn = self.database.begin_write()?;
-            database_txn.set_quick_repair(true);
-            let mut results = Vec::with_capacity(txns.len());
-            {
-                let mut entries = database_txn.open_table(ENTRIES)?;
-                let mut counters = database_txn.open_table(COUNTERS)?;
-                let mut revision = counters.get(REVISION)?.map_or(0, |value| value.value());
-                for txn in txns {
-                    let succeeded = holds(&entries, &txn.compares)?;
-                    if succeeded {
-                        let next = revision.saturating_add(1);
-                        let events = apply(&mut entries, &txn.then, next)?;
-                        if !events.is_empty() {
-                            revision = next;
-                            changes.push((revision, events));
-                        }
-                    }
-                    results.push(TxnResult {
-                        succeeded,
-                        revision,
-                    });
-                }
-                counters.insert(REVISION, revision)?;
-            }
-            if changes.is_empty() {
-                database_txn.abort()?;
-            } else {
-                database_txn.commit()?;
-            }
-            Ok(results)
+        let prepared = self.prepare(txns);
+        let (prepared, results) = prepared.map_err(|error| failed(&self.place, &error))?;
+        let Some(prepared) = prepared else {
+            return Ok(results);
         };
-        let results = write().map_err(|error| failed(&self.place, &error))?;
+        let committed = prepared.transaction.commit();
         let mut ring = self.ring();
-        changes
-            .into_iter()
-            .for_each(|(revision, events)| ring.add(revision, events));
+        if let Err(error) = committed {
+            ring.withdraw(prepared.first);
+            return Err(StoreError::Ambiguous {
+                place: self.place.clone(),
+                what: error.to_string(),
+            });
+        }
+        ring.publish(prepared.last);
         Ok(results)
     }
-}
 
-fn holds(
-    entries: &redb::Table<'_, &str, &[u8]>,
-    compares: &[Compare],
-) -> Result<bool, redb::Error> {
-    for compare in compares {
-        let (Compare::ModRevision(key, want) | Compare::CreateRevision(key, want)) = compare;
-        let entry = entries
-            .get(key.as_str())?
-            .and_then(|value| decode(key, value.value()));
-        let have = entry.map_or(0, |entry| match compare {
-            Compare::ModRevision(..) => entry.mod_revision,
-            Compare::CreateRevision(..) => entry.create_revision,
-        });
-        if have != *want {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn apply(
-    entries: &mut redb::Table<'_, &str, &[u8]>,
-    ops: &[Op],
-    revision: u64,
-) -> Result<Vec<Event>, redb::Error> {
-    let mut events = Vec::with_capacity(ops.len());
-    for op in ops {
-        match op {
-            Op::Put(key, value) => {
-                let old = entries
-                    .get(key.as_str())?
-                    .and_then(|value| decode(key, value.value()));
-                let entry = Entry {
-                    key: key.clone(),
-                    value: value.clone(),
-                    create_revision: old.as_ref().map_or(revision, |old| old.create_revision),
-                    mod_revision: revision,
-                    version: old.map_or(1, |old| old.version.saturating_add(1)),
-                };
-                entries.insert(key.as_str(), encode(&entry).as_slice())?;
-                events.push(Event::Put(entry));
-            }
-            Op::Delete(key) => {
-                if entries.remove(key.as_str())?.is_some() {
-                    events.push(Event::Delete(key.clone()));
+    /// Runs transactions up to their commit; without one when nothing changed.
+    fn prepare(&self, txns: &[Txn]) -> Result<(Option<Prepared>, Vec<TxnResult>), redb::Error> {
+        let mut database_txn = self.database.begin_write()?;
+        database_txn.set_quick_repair(true);
+        let mut results = Vec::with_capacity(txns.len());
+        let mut changed = Vec::new();
+        {
+            let mut entries = Table(database_txn.open_table(ENTRIES)?);
+            let mut counters = database_txn.open_table(COUNTERS)?;
+            let mut revision = counters.get(REVISION)?.map_or(0, |value| value.value());
+            for txn in txns {
+                let next = revision.saturating_add(1);
+                let changes = rows::run(&mut entries, txn, next)?;
+                let succeeded = changes.is_some();
+                if let Some(changes) = changes.filter(|changes| !changes.is_empty()) {
+                    revision = next;
+                    changed.push((next, changes));
                 }
+                results.push(TxnResult {
+                    succeeded,
+                    revision,
+                });
             }
+            counters.insert(REVISION, revision)?;
         }
+        let ends = (changed.first(), changed.last());
+        let (Some((first, _)), Some((last, _))) = ends else {
+            database_txn.abort()?;
+            return Ok((None, results));
+        };
+        let prepared = Prepared {
+            transaction: database_txn,
+            first: *first,
+            last: *last,
+        };
+        let mut ring = self.ring();
+        for (revision, changes) in changed {
+            ring.record(revision, changes);
+        }
+        Ok((Some(prepared), results))
     }
-    Ok(events)
+}
+
+/// What is recorded and to be committed: these revisions.
+struct Prepared {
+    transaction: WriteTransaction,
+    first: u64,
+    last: u64,
+}
+
+/// Rows of a transaction that is not committed yet.
+struct Table<'txn>(redb::Table<'txn, &'static str, &'static [u8]>);
+
+impl Rows for Table<'_> {
+    type Error = redb::Error;
+
+    fn read(&self, key: &str) -> Result<Option<Entry>, redb::Error> {
+        let value = self.0.get(key)?;
+        Ok(value.and_then(|value| decode(key, value.value())))
+    }
+
+    fn write(&mut self, entry: &Entry) -> Result<(), redb::Error> {
+        self.0
+            .insert(entry.key.as_str(), encode(entry).as_slice())?;
+        Ok(())
+    }
+
+    fn erase(&mut self, key: &str) -> Result<(), redb::Error> {
+        self.0.remove(key)?;
+        Ok(())
+    }
 }
 
 /// Three numbers, then the value.

@@ -30,6 +30,8 @@ pub enum Key {
     /// `cfg/keyring` → `Keyring`: the data keys, sealed under the key-encryption key. It stands below the prefix of the config, so that one
     /// watch tells of a key before it tells of what is sealed under it. For ever.
     Keyring,
+    /// `meta/tick` → `Counter`: Unix time in milliseconds of whoever wrote it last; see `tick`. For ever.
+    Tick,
     /// `cfg/head` → `Counter`: revision of the config, raised by every write of it. For ever.
     Head,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
@@ -89,6 +91,7 @@ impl fmt::Display for Key {
             Self::FirstKey => f.write_str("meta/first-key"),
             Self::Import => f.write_str("meta/import"),
             Self::Keyring => f.write_str("cfg/keyring"),
+            Self::Tick => f.write_str("meta/tick"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
             Self::Mark { node, epoch } => write!(f, "usage/mark/{node}/{epoch}"),
@@ -120,6 +123,7 @@ impl Key {
             Self::FirstKey,
             Self::Import,
             Self::Keyring,
+            Self::Tick,
             Self::Head,
         ];
         if let Some(key) = fixed.into_iter().find(|key| key.to_string() == text) {
@@ -214,6 +218,7 @@ mod tests {
                 Key::FirstKey,
                 Key::Import,
                 Key::Keyring,
+                Key::Tick,
                 Key::Head
             ]),
             (prop::sample::select(KINDS.to_vec()), part())

@@ -1,4 +1,5 @@
-//! A whole control plane over an in-memory pipe and an in-memory store: what administrators and nodes see, and what is kept.
+//! A whole control plane over an in-memory pipe and an in-memory store: what administrators and nodes see, and what is kept. And the
+//! stores themselves: those that work, those that fail, and real ones.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,6 +17,7 @@ mod node;
 mod resolve;
 mod rotation;
 mod secrets;
+mod store;
 mod stream;
 mod transfer;
 mod tree;

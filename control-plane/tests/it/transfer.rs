@@ -23,7 +23,7 @@ use crate::{
     veil::Veil,
 };
 
-async fn export(store: Arc<dyn Store>) -> Result<Vec<u8>, TransferError> {
+pub(crate) async fn export(store: Arc<dyn Store>) -> Result<Vec<u8>, TransferError> {
     let mut export = Export::new(store, 7);
     let mut file = Vec::new();
     while let Some(more) = export.next_bytes().await? {
@@ -41,7 +41,7 @@ async fn backup(plane: &Plane) -> Result<Vec<u8>, tonic::Status> {
     Ok(file)
 }
 
-async fn read_into(
+pub(crate) async fn read_into(
     store: Arc<dyn Store>,
     file: &[u8],
     kek: [u8; 32],

@@ -79,6 +79,23 @@ fn check(settings: &Settings) -> Result<(), Failure> {
             "`cores`, `max_connections` and `max_in_flight` must be at least 1",
         ));
     }
+    let pairs = [
+        (
+            ("etcd_user", &settings.etcd_user),
+            ("etcd_password_file", &settings.etcd_password_file),
+        ),
+        (
+            ("etcd_certificate_file", &settings.etcd_certificate_file),
+            ("etcd_key_file", &settings.etcd_key_file),
+        ),
+    ];
+    for ((one, first), (other, second)) in pairs {
+        if first.text().is_some() != second.text().is_some() {
+            return Err(Failure::usage(format!(
+                "`{one}` and `{other}` go together; give both, or neither"
+            )));
+        }
+    }
     let ports = [
         ("listen", settings.listen),
         ("grpc", settings.grpc),

@@ -35,6 +35,10 @@ where
             .map_err(|error| E::custom(format!("`{text}`: {error}")))
     }
 
+    fn visit_bool<E: Error>(self, yes: bool) -> Result<T, E> {
+        self.visit_str(&yes.to_string())
+    }
+
     fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
         self.visit_str(&number.to_string())
     }
