@@ -11,12 +11,15 @@ use proxyxai_core::{
     ports::Random,
     secret::seal::{SealKey, SealKeyId, sealed_by},
 };
-use proxyxai_proto::store::v1::{self as stored, Text};
+use proxyxai_proto::store::v1::{self as stored, Counter, Text};
 
 use super::{Keyring, Keys, sealed, unwrapped, wrapped};
 use crate::{
     status::Fault,
-    store::{Compare, Entry, Op, Range, Txn, keyspace::Key},
+    store::{
+        Compare, Entry, Op, Range, Txn,
+        keyspace::{self, CONFIG_PREFIX, Key},
+    },
 };
 
 /// Tries before a step gives up on others that keep changing the same.
@@ -218,17 +221,39 @@ impl Pass {
         self.commit(keyring, now, txn).await
     }
 
+    /// Rows of the configuration are never written without its head, though what they say in plain stays the same.
     async fn commit(&mut self, keyring: &Keyring, now: &Keys, mut txn: Txn) -> Result<(), Fault> {
         if txn.then.is_empty() {
             return Ok(());
         }
         let count = u64::try_from(txn.then.len()).unwrap_or(u64::MAX);
+        let of_config = |op: &Op| op.key().starts_with(CONFIG_PREFIX);
+        let with_head = txn.then.iter().any(of_config);
         txn.compares.push(now.fence());
-        if keyring.store.txn(txn).await?.succeeded {
-            self.renewed = self.renewed.saturating_add(count);
-        } else {
-            self.disturbed = true;
+        for _ in 0..TRIES {
+            let mut txn = txn.clone();
+            if with_head {
+                let key = Key::Head.to_string();
+                let head = keyring.store.get(&key).await?;
+                let value = match &head {
+                    Some(head) => keyspace::decode::<Counter>(&key, &head.value)?.value,
+                    None => 0,
+                };
+                let value = value.saturating_add(1);
+                txn.compares
+                    .push(Compare::unchanged(key.clone(), head.as_ref()));
+                txn.then
+                    .push(Op::Put(key, Counter { value }.encode_to_vec()));
+            }
+            if keyring.store.txn(txn).await?.succeeded {
+                self.renewed = self.renewed.saturating_add(count);
+                return Ok(());
+            }
+            if !with_head {
+                break;
+            }
         }
+        self.disturbed = true;
         Ok(())
     }
 }

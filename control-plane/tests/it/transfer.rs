@@ -68,7 +68,7 @@ fn on_disk(folder: &tempfile::TempDir) -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backup_of_a_running_gateway_becomes_another_store_of_a_higher_generation() {
+async fn law_21_a_backup_of_a_running_gateway_holds_no_secret_and_becomes_another_store() {
     let world = with_secrets().await;
     let plane = world.start().await;
     account(&plane, "", "team").await;
@@ -335,7 +335,7 @@ async fn a_backup_is_of_one_revision_also_under_load() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_restore_the_generation_is_higher_and_what_is_older_does_not_open() {
+async fn law_9_after_a_restore_the_generation_is_higher_and_what_is_older_does_not_open() {
     let world = with_secrets().await;
     let plane = world.start().await;
     let mut node = Node::new("n");
