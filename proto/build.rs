@@ -4,7 +4,7 @@ use std::{env, fs, io, path::PathBuf};
 
 use prost::Message as _;
 
-const PROTOS: [&str; 9] = [
+const PROTOS: [&str; 11] = [
     "proxyxai/config/v1/resource.proto",
     "proxyxai/config/v1/config.proto",
     "proxyxai/usage/v1/usage.proto",
@@ -14,6 +14,8 @@ const PROTOS: [&str; 9] = [
     "proxyxai/store/v1/stored.proto",
     "proxyxai/store/v1/keyring.proto",
     "proxyxai/store/v1/archive.proto",
+    "proxyxai/admin/v1/node.proto",
+    "proxyxai/store/v1/roster.proto",
 ];
 
 fn main() -> io::Result<()> {

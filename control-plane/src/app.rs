@@ -3,10 +3,9 @@
 mod first_key;
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -18,12 +17,12 @@ use proxyxai_core::{
 use proxyxai_proto::{
     admin::v1::{
         account_service_server::AccountServiceServer, backup_service_server::BackupServiceServer,
-        key_service_server::KeyServiceServer, provider_service_server::ProviderServiceServer,
-        route_service_server::RouteServiceServer, secret_service_server::SecretServiceServer,
+        key_service_server::KeyServiceServer, node_service_server::NodeServiceServer,
+        provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
+        secret_service_server::SecretServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
-    config::v1::config_service_server::ConfigServiceServer,
     usage::v1::usage_service_server::UsageServiceServer,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,13 +35,17 @@ use crate::{
         accounts::AccountServer, backup::BackupServer, keys::KeyServer, providers::ProviderServer,
         routes::RouteServer, secrets::SecretServer, upstream_keys::UpstreamKeyServer,
     },
+    admission::Admission,
     auth::{Credentials, Guard},
     books::Books,
     bootstrap,
-    config_service::{ConfigServer, Nodes},
+    config_service::{ConfigServer, ConfigServiceServer},
     config_store::ConfigStore,
     keyring::{KeySource, Keyring, rotate},
-    publish::View,
+    node_service::NodeServer,
+    nodes::Nodes,
+    publish::{Publisher, ViewKey},
+    roster::Roster,
     status::Fault,
     store::{
         Store, StoreError,
@@ -78,6 +81,10 @@ pub struct Settings {
     pub bookmark_interval: Duration,
     /// Changes that follow one within this time are sent together.
     pub debounce: Duration,
+    /// Streams of nodes that may begin in a second.
+    pub streams_per_second: u32,
+    /// Whether other control planes may use the same store: then they ask each other for their nodes.
+    pub shared_store: bool,
     /// Between folds of old rows of usage.
     pub fold_interval: Duration,
 }
@@ -87,6 +94,8 @@ impl Default for Settings {
         Self {
             bookmark_interval: Duration::from_secs(2),
             debounce: Duration::from_millis(100),
+            streams_per_second: 50,
+            shared_store: false,
             fold_interval: Duration::from_secs(3600),
         }
     }
@@ -143,9 +152,9 @@ pub struct ControlPlane {
     node_credential: SecretString,
     deployment_id: String,
     pepper: Pepper,
-    view: Arc<View>,
-    view_key: [u8; 32],
-    nodes: Nodes,
+    config_server: Arc<ConfigServer>,
+    nodes: Arc<Nodes>,
+    roster: Arc<Roster>,
     stopping: CancellationToken,
 }
 
@@ -173,15 +182,40 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         Arc::clone(&clock),
         Arc::clone(&deployment.keyring),
         deployment.generation,
+        Arc::new(Publisher::new(ViewKey::new(Arc::clone(&random)))),
     )
     .await?;
+    let config = Arc::new(config);
+    let nodes = Arc::new(Nodes::new(Arc::clone(&clock), settings.bookmark_interval));
+    let stopping = CancellationToken::new();
+    let roster = Arc::new(Roster::new(
+        Arc::clone(&store),
+        Arc::clone(&clock),
+        Arc::clone(&random),
+        Arc::clone(&config),
+        Arc::clone(&nodes),
+        settings.shared_store,
+    ));
+    tokio::spawn(Arc::clone(&roster).run(stopping.clone()));
+    let config_server = ConfigServer {
+        config: Arc::clone(&config),
+        clock: Arc::clone(&clock),
+        deployment_id: deployment.id.clone(),
+        pepper: deployment.pepper.clone(),
+        bookmark_interval: settings.bookmark_interval,
+        debounce: settings.debounce,
+        nodes: Arc::clone(&nodes),
+        roster: Arc::clone(&roster),
+        admission: Admission::new(settings.streams_per_second),
+        drained: AtomicU32::new(0),
+        stopping: stopping.clone(),
+    };
     let node_secret = format!("pxai-node-{}", base62(&random_bytes(&*random), 40));
-    let view_key: [u8; 32] = random_bytes(&*random);
     Ok(ControlPlane {
         settings,
-        config: Arc::new(config),
         keyring: deployment.keyring,
-        random: Arc::clone(&random),
+        random,
+        config,
         books: Arc::new(Books {
             store: Arc::clone(&store),
             clock,
@@ -194,13 +228,10 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         node_credential: node_secret.into(),
         deployment_id: deployment.id,
         pepper: deployment.pepper,
-        view: Arc::new(View {
-            key: SealKey::new(view_key),
-            random,
-        }),
-        view_key,
-        nodes: Arc::new(Mutex::new(BTreeMap::new())),
-        stopping: CancellationToken::new(),
+        config_server: Arc::new(config_server),
+        nodes,
+        roster,
+        stopping,
     })
 }
 
@@ -264,6 +295,10 @@ impl ControlPlane {
                 pepper: self.pepper.clone(),
             }))
             .add_service(RouteServiceServer::new(RouteServer { config: config() }))
+            .add_service(NodeServiceServer::new(NodeServer {
+                config: config(),
+                roster: Arc::clone(&self.roster),
+            }))
             .add_service(UsageQueryServiceServer::new(UsageQueryServer {
                 config: config(),
                 store: Arc::clone(&self.store),
@@ -277,17 +312,7 @@ impl ControlPlane {
                 store: Arc::clone(&self.store),
                 clock: Arc::clone(&self.config.clock),
             }))
-            .add_service(ConfigServiceServer::new(ConfigServer {
-                config: config(),
-                deployment_id: self.deployment_id.clone(),
-                pepper: self.pepper.clone(),
-                view: Arc::clone(&self.view),
-                view_key: self.view_key,
-                bookmark_interval: self.settings.bookmark_interval,
-                debounce: self.settings.debounce,
-                nodes: Arc::clone(&self.nodes),
-                stopping: self.stopping.clone(),
-            }))
+            .add_service(ConfigServiceServer(Arc::clone(&self.config_server)))
             .add_service(UsageServiceServer::new(UsageServer {
                 books: Arc::clone(&self.books),
                 stopping: self.stopping.clone(),
@@ -332,11 +357,14 @@ impl ControlPlane {
     /// Adds this side's metrics in Prometheus' text format.
     pub fn metrics(&self, out: &mut String) {
         let state = self.config.state();
-        let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let connected = nodes.values().filter(|node| node.streams > 0).count();
+        let nodes = self.nodes.all();
+        let connected = nodes
+            .values()
+            .filter(|(node, _)| node.stream.is_some())
+            .count();
         let current = nodes
             .values()
-            .filter(|node| node.applied == state.snapshot.version)
+            .filter(|(node, _)| node.applied == state.snapshot.version)
             .count();
         let mut gauge = |name: &str, help: &str, value: u64| {
             let _writing_to_a_string_works = write!(
@@ -354,6 +382,11 @@ impl ControlPlane {
             "xai_config_objects",
             "Objects of the configuration.",
             count(state.records.len()),
+        );
+        gauge(
+            "xai_config_withheld",
+            "Rows of the store that are not in force as they stand there.",
+            count(state.withheld.len()),
         );
         gauge(
             "xai_nodes_connected",

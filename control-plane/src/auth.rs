@@ -20,7 +20,7 @@ enum Role {
 }
 
 /// Who may call the methods of a service.
-const TABLE: [(&str, &[Role]); 13] = [
+const TABLE: [(&str, &[Role]); 14] = [
     ("proxyxai.admin.v1.AccountService", &[Role::Admin]),
     ("proxyxai.admin.v1.KeyService", &[Role::Admin]),
     ("proxyxai.admin.v1.ProviderService", &[Role::Admin]),
@@ -29,6 +29,7 @@ const TABLE: [(&str, &[Role]); 13] = [
     ("proxyxai.admin.v1.UsageQueryService", &[Role::Admin]),
     ("proxyxai.admin.v1.SecretService", &[Role::Admin]),
     ("proxyxai.admin.v1.BackupService", &[Role::Admin]),
+    ("proxyxai.admin.v1.NodeService", &[Role::Admin]),
     ("proxyxai.config.v1.ConfigService", &[Role::Node]),
     ("proxyxai.usage.v1.UsageService", &[Role::Node]),
     // Health and the schema hold nothing of a deployment: an empty list means that anybody may ask.
@@ -179,7 +180,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(services, 10);
+        assert_eq!(services, 11);
     }
 
     #[test]

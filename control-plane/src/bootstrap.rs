@@ -202,6 +202,8 @@ async fn make(
         kind: ResourceKind::Account,
         id: ROOT.to_owned(),
     };
+    let root = object(Kind::Account(root)).encode_to_vec();
+    let prices = object(Kind::PriceTable(prices)).encode_to_vec();
     let counter = |value: u64| Counter { value }.encode_to_vec();
     let text = |value: String| Text { value }.encode_to_vec();
     let put = |key: Key, value: Vec<u8>| Op::Put(key.to_string(), value);
@@ -213,14 +215,10 @@ async fn make(
         rotate::put(&keys.ring),
         put(Key::Pepper, pepper.encode_to_vec()),
         put(Key::Head, counter(1)),
-        put(
-            Key::Config(root_name),
-            object(Kind::Account(root)).encode_to_vec(),
-        ),
-        put(
-            Key::Config(price_name),
-            object(Kind::PriceTable(prices)).encode_to_vec(),
-        ),
+        put(Key::Config(root_name.clone()), root.clone()),
+        put(Key::Good(root_name), root),
+        put(Key::Config(price_name.clone()), prices.clone()),
+        put(Key::Good(price_name), prices),
     ];
     // Whoever loses the race finds what the winner made.
     store

@@ -1,282 +1,320 @@
-//! Serves configuration to nodes: one stream each, which begins with a snapshot or with nothing new.
+//! Serves configuration to nodes: one stream each, and look-ups of virtual keys that a node does not hold.
 
 use std::{
-    collections::BTreeMap,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 
-use prost::Message as _;
 use proxyxai_core::{
     account::key::{KeyDigest, Pepper},
+    ports::Clock,
     snapshot::{Digest, ResourceKind, Version},
 };
 use proxyxai_proto::config::v1::{
-    Account, Bookmark, Hello, ResolveKeysRequest, ResolveKeysResponse, ResolvedKey, Resource,
-    ServerHello, StreamRequest, StreamResponse, config_service_server::ConfigService,
-    resource::Kind, stream_request, stream_response::Message,
+    Account, Hello, ResolveKeysRequest, ResolveKeysResponse, ResolvedKey, Resource, ServerHello,
+    StreamRequest, resource::Kind, stream_request, stream_response::Message,
 };
 use tokio::sync::mpsc;
-use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    codegen::{BoxFuture, http},
+    metadata::MetadataValue,
+    server::{Grpc, NamedService, StreamingService, UnaryService},
+};
+use tonic_prost::ProstCodec;
 
 use crate::{
-    config_store::ConfigStore,
-    publish::{DELTA_BYTES, Published, View},
-    status::Fault,
+    admission::Admission,
+    config_store::{ConfigStore, State},
+    nodes::{Arrival, Nodes, same},
+    publish::View,
+    roster::Roster,
+    stream::{
+        codec::{Frame, FrameCodec},
+        session::{Ended, Session, drain},
+    },
 };
 
-/// What is known of a node.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct NodeView {
-    /// The version that it acknowledged last.
-    pub(crate) applied: Version,
-    /// Its open streams: for a moment two, when it comes back before the old one is known to have ended.
-    pub(crate) streams: usize,
-}
-
-/// Nodes by id.
-pub(crate) type Nodes = Arc<Mutex<BTreeMap<String, NodeView>>>;
+/// The schemas that this program speaks.
+const SCHEMAS: (u32, u32) = (1, 1);
+/// How long a look-up waits for this replica to catch up with the node.
+const CATCH_UP: Duration = Duration::from_millis(500);
+/// Digests of one look-up at most.
+const MAX_DIGESTS: usize = 1_000;
+/// Messages that wait for a node to read them.
+const BACKLOG: usize = 16;
+/// Between nodes that come back after a drain.
+const SPREAD: Duration = Duration::from_millis(20);
 
 pub(crate) struct ConfigServer {
     pub(crate) config: Arc<ConfigStore>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) deployment_id: String,
     pub(crate) pepper: Pepper,
-    pub(crate) view: Arc<View>,
-    pub(crate) view_key: [u8; 32],
     pub(crate) bookmark_interval: Duration,
     pub(crate) debounce: Duration,
-    pub(crate) nodes: Nodes,
+    pub(crate) nodes: Arc<Nodes>,
+    pub(crate) roster: Arc<Roster>,
+    pub(crate) admission: Admission,
+    pub(crate) drained: AtomicU32,
     pub(crate) stopping: CancellationToken,
 }
 
-type Responses = Pin<Box<dyn Stream<Item = Result<StreamResponse, Status>> + Send>>;
+type Frames = ReceiverStream<Result<Frame, Status>>;
 
-#[tonic::async_trait]
-impl ConfigService for ConfigServer {
-    type StreamStream = Responses;
-
-    async fn stream(
-        &self,
+impl ConfigServer {
+    async fn open(
+        self: Arc<Self>,
         request: Request<Streaming<StreamRequest>>,
-    ) -> Result<Response<Responses>, Status> {
+    ) -> Result<Response<Frames>, Status> {
+        self.admission.enter(self.clock.monotonic()).map_err(busy)?;
         let mut requests = request.into_inner();
-        let hello = match requests
-            .next()
-            .await
-            .transpose()?
-            .and_then(|first| first.message)
-        {
+        let first = requests.next().await.transpose()?;
+        let hello = match first.and_then(|first| first.message) {
             Some(stream_request::Message::Hello(hello)) => hello,
-            _ => return Err(Status::invalid_argument("a stream begins with Hello")),
+            Some(stream_request::Message::Ack(_) | stream_request::Message::Nack(_)) | None => {
+                return Err(Status::invalid_argument("a stream begins with Hello"));
+            }
         };
-        let (sender, receiver) = mpsc::channel(16);
-        let greeting = Message::ServerHello(ServerHello {
-            deployment_id: self.deployment_id.clone(),
-            head: Some(self.config.state().snapshot.version.into()),
-            bookmark_interval_ms: u32::try_from(self.bookmark_interval.as_millis())
-                .unwrap_or(u32::MAX),
-            view_key: self.view_key.to_vec(),
-            pepper: self.pepper.expose().to_vec(),
-        });
-        let session = Session {
-            published: self.config.subscribe(),
-            view: Arc::clone(&self.view),
-            sender,
-            bookmark_interval: self.bookmark_interval,
-            debounce: self.debounce,
-            nodes: Arc::clone(&self.nodes),
-            node_id: hello.node_id.clone(),
-        };
-        let stopping = self.stopping.clone();
+        let schema = agree(hello.schema_min, hello.schema_max)?;
+        self.roster.register(&hello.node_id).await;
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let (mut session, greeting) = self.session(hello, schema, sender.clone());
+        let server = Arc::clone(&self);
         tokio::spawn(async move {
-            tokio::select! {
+            let ended = tokio::select! {
                 biased;
-                () = stopping.cancelled() => {}
-                _ended = session.run(greeting, hello, requests) => {}
+                () = server.stopping.cancelled() => Ended::Drain("this replica of the control plane stops"),
+                ended = session.serve(greeting, &mut requests) => ended,
+            };
+            server.nodes.leave(&session.node_id, session.stream);
+            match ended {
+                Ended::Gone => {}
+                Ended::Drain(reason) => {
+                    tracing::info!(node = session.node_id, reason, "a node is sent away");
+                    drain(&sender, reason, server.spread());
+                }
+                Ended::Failed(status) => {
+                    let _node_may_have_left = sender.try_send(Err(status));
+                }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn resolve_keys(
+    fn session(
         &self,
+        hello: Hello,
+        schema: u32,
+        sender: mpsc::Sender<Result<Frame, Status>>,
+    ) -> (Session, Message) {
+        let latest = self.config.publisher().latest();
+        // A node of a program that knew no views preloads everything.
+        let preload_max = (hello.schema_max != 0).then_some(hello.preload_max);
+        let view = latest.view(preload_max);
+        let held = hello.held.map(Version::from).unwrap_or_default();
+        let told = hello
+            .invalidated_through
+            .map(Version::from)
+            .unwrap_or_default();
+        let digest = Digest::from_bytes(&hello.held_digest).unwrap_or_default();
+        let point = self.config.publisher().point(held);
+        let stream = self.nodes.arrive(Arrival {
+            id: hello.node_id.clone(),
+            boot_id: hello.boot_id,
+            program_version: hello.program_version,
+            view,
+            applied: held,
+            digest_equal: same(point.map(|point| point.digest(view)), &hello.held_digest),
+            invalidated_through: told,
+        });
+        let greeting = ServerHello {
+            deployment_id: self.deployment_id.clone(),
+            head: Some(latest.point.version.into()),
+            bookmark_interval_ms: u32::try_from(self.bookmark_interval.as_millis())
+                .unwrap_or(u32::MAX),
+            view_key: self.config.publisher().view_key().to_vec(),
+            pepper: self.pepper.expose().to_vec(),
+            max_stale_seconds: 0,
+            schema,
+            keyed: view == View::Keyed,
+        };
+        let session = Session {
+            config: Arc::clone(&self.config),
+            nodes: Arc::clone(&self.nodes),
+            node_id: hello.node_id,
+            stream,
+            view,
+            preload_max,
+            bookmark_interval: self.bookmark_interval,
+            debounce: self.debounce,
+            sender,
+            sent: (held, digest),
+            told,
+        };
+        (session, Message::ServerHello(greeting))
+    }
+
+    /// When the next one of the nodes that are sent away may come back: not all at once.
+    fn spread(&self) -> Duration {
+        let turn = self.drained.fetch_add(1, Ordering::Relaxed) % 1024;
+        SPREAD.saturating_mul(turn)
+    }
+
+    async fn resolve(
+        self: Arc<Self>,
         request: Request<ResolveKeysRequest>,
     ) -> Result<Response<ResolveKeysResponse>, Status> {
         let request = request.into_inner();
-        let state = self.config.state();
-        let as_of = state.snapshot.version;
-        if request
-            .at_least
-            .is_some_and(|at_least| as_of < at_least.into())
-        {
-            return Err(Status::unavailable(
-                "this control plane is behind; ask again",
-            ));
+        if request.digests.len() > MAX_DIGESTS {
+            return Err(Status::invalid_argument(format!(
+                "one question has at most {MAX_DIGESTS} digests"
+            )));
         }
-        let accounts = &state.snapshot.accounts;
-        let account = |id: &str| match &state
-            .get(ResourceKind::Account, id)?
-            .resource
-            .as_ref()?
-            .kind
-        {
-            Some(Kind::Account(account)) => Some(Account::clone(account)),
-            _ => None,
-        };
-        let resolve = |digest: Vec<u8>| {
-            let record = digest
-                .as_slice()
-                .try_into()
-                .ok()
-                .and_then(|bytes| state.snapshot.keys.get(&KeyDigest(bytes)));
-            let key =
-                record.and_then(|record| state.get(ResourceKind::VirtualKey, record.id.as_str()));
-            let virtual_key = match key.and_then(|stored| stored.resource.as_ref()) {
-                Some(Resource {
-                    kind: Some(Kind::VirtualKey(key)),
-                }) => Some(key.clone()),
-                _ => None,
-            };
-            let line = record.map(|record| {
-                accounts
-                    .line(record.account)
-                    .filter_map(|at| account(accounts.id(at)))
-                    .collect()
-            });
-            ResolvedKey {
-                digest,
-                virtual_key,
-                accounts: line.unwrap_or_default(),
-            }
-        };
-        let keys = request.digests.into_iter().map(resolve).collect();
+        let at_least = request.at_least.map(Version::from).unwrap_or_default();
+        let mut published = self.config.publisher().subscribe();
+        let reached = published.wait_for(|latest| latest.point.version >= at_least);
+        let behind = || Status::unavailable("this control plane is behind; ask again");
+        tokio::time::timeout(CATCH_UP, reached)
+            .await
+            .map_err(|_| behind())?
+            .map_err(|_| behind())?;
+        // The state is shown before the version is published, so it is not older.
+        let state = self.config.state();
+        let keys = request
+            .digests
+            .into_iter()
+            .map(|digest| resolved(&state, digest))
+            .collect();
         Ok(Response::new(ResolveKeysResponse {
-            as_of: Some(as_of.into()),
+            as_of: Some(state.snapshot.version.into()),
             keys,
         }))
     }
 }
 
-/// One node's stream.
-struct Session {
-    published: tokio::sync::watch::Receiver<Arc<Published>>,
-    view: Arc<View>,
-    sender: mpsc::Sender<Result<StreamResponse, Status>>,
-    bookmark_interval: Duration,
-    debounce: Duration,
-    nodes: Nodes,
-    node_id: String,
+/// One schema of both ranges; a program that names none speaks the first.
+fn agree(min: u32, max: u32) -> Result<u32, Status> {
+    let (min, max) = if max == 0 { (1, 1) } else { (min, max) };
+    let (ours_min, ours_max) = SCHEMAS;
+    let schema = max.min(ours_max);
+    if schema < min.max(ours_min) {
+        return Err(Status::failed_precondition(format!(
+            "the node reads schemas {min} to {max}, this control plane speaks {ours_min} to {ours_max}; update the older one of the two"
+        )));
+    }
+    Ok(schema)
 }
 
-/// The node left, or cannot be served; either way its stream is over.
-struct Ended;
+/// Refuses a stream for now, and says for how long, in words and in the way that gRPC has for it.
+fn busy(wait: Duration) -> Status {
+    let wait = wait.as_millis();
+    let mut status = Status::unavailable(format!(
+        "too many nodes come at once; come back in {wait} ms"
+    ));
+    if let Ok(value) = MetadataValue::try_from(wait.to_string()) {
+        status
+            .metadata_mut()
+            .insert("grpc-retry-pushback-ms", value);
+    }
+    status
+}
 
-impl Session {
-    async fn run(
-        mut self,
-        greeting: Message,
-        hello: Hello,
-        mut requests: Streaming<StreamRequest>,
-    ) -> Result<(), Ended> {
-        self.note(|node| node.streams = node.streams.saturating_add(1));
-        let served = self.serve(greeting, hello, &mut requests).await;
-        self.note(|node| node.streams = node.streams.saturating_sub(1));
-        served
+fn resolved(state: &State, digest: Vec<u8>) -> ResolvedKey {
+    let accounts = &state.snapshot.accounts;
+    let account = |id: &str| match &state
+        .get(ResourceKind::Account, id)?
+        .resource
+        .as_ref()?
+        .kind
+    {
+        Some(Kind::Account(account)) => Some(Account::clone(account)),
+        _ => None,
+    };
+    let record = digest
+        .as_slice()
+        .try_into()
+        .ok()
+        .and_then(|bytes| state.snapshot.keys.get(&KeyDigest(bytes)));
+    let key = record.and_then(|record| state.get(ResourceKind::VirtualKey, record.id.as_str()));
+    let virtual_key = match key.and_then(|stored| stored.resource.as_ref()) {
+        Some(Resource {
+            kind: Some(Kind::VirtualKey(key)),
+        }) => Some(key.clone()),
+        _ => None,
+    };
+    let line = record.map(|record| {
+        accounts
+            .line(record.account)
+            .filter_map(|at| account(accounts.id(at)))
+            .collect()
+    });
+    ResolvedKey {
+        digest,
+        virtual_key,
+        accounts: line.unwrap_or_default(),
+    }
+}
+
+/// `proxyxai.config.v1.ConfigService`, whose stream sends messages that were encoded once for all nodes; what is generated from the protos
+/// would encode them for each.
+#[derive(Clone)]
+pub(crate) struct ConfigServiceServer(pub(crate) Arc<ConfigServer>);
+
+impl NamedService for ConfigServiceServer {
+    const NAME: &'static str = "proxyxai.config.v1.ConfigService";
+}
+
+impl tower::Service<http::Request<Body>> for ConfigServiceServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn serve(
-        &mut self,
-        greeting: Message,
-        hello: Hello,
-        requests: &mut Streaming<StreamRequest>,
-    ) -> Result<(), Ended> {
-        self.send(StreamResponse {
-            message: Some(greeting),
-        })
-        .await?;
-        let mut sent = Arc::clone(&self.published.borrow_and_update());
-        let held = hello.held.map(Version::from) == Some(sent.version)
-            && Digest::from_bytes(&hello.held_digest) == Some(sent.digest);
-        if !held {
-            self.send_snapshot(&sent).await?;
-        }
-        let mut bookmark = tokio::time::interval(self.bookmark_interval);
-        loop {
-            tokio::select! {
-                biased;
-                request = requests.next() => self.heard(request)?,
-                changed = self.published.changed() => {
-                    changed.map_err(|_| Ended)?;
-                    let newest = Arc::clone(&self.published.borrow_and_update());
-                    match newest.delta(&sent, &self.view) {
-                        Ok(delta) if delta.encoded_len() > DELTA_BYTES => self.send_snapshot(&newest).await?,
-                        Ok(delta) => self.send(delta).await?,
-                        Err(error) => return self.fail(&Fault::Defect(error.to_string())).await,
-                    }
-                    sent = newest;
-                    // The first change went out at once; those that follow soon are sent together.
-                    tokio::time::sleep(self.debounce).await;
-                }
-                _ = bookmark.tick() => {
-                    let head = Some(sent.version.into());
-                    self.send(StreamResponse { message: Some(Message::Bookmark(Bookmark { head })) }).await?;
-                }
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.clone();
+        match request.uri().path() {
+            "/proxyxai.config.v1.ConfigService/Stream" => {
+                Box::pin(async move { Ok(Grpc::new(FrameCodec).streaming(service, request).await) })
             }
+            "/proxyxai.config.v1.ConfigService/ResolveKeys" => Box::pin(async move {
+                Ok(Grpc::new(ProstCodec::default())
+                    .unary(service, request)
+                    .await)
+            }),
+            _ => Box::pin(async {
+                Ok(Status::unimplemented("there is no such call here").into_http())
+            }),
         }
     }
+}
 
-    async fn send_snapshot(&self, published: &Published) -> Result<(), Ended> {
-        match published.snapshot(&self.view) {
-            Ok(messages) => {
-                for message in messages.iter() {
-                    self.send(message.clone()).await?;
-                }
-                Ok(())
-            }
-            Err(error) => self.fail(&Fault::Defect(error.to_string())).await,
-        }
+impl StreamingService<StreamRequest> for ConfigServiceServer {
+    type Response = Frame;
+    type ResponseStream = Frames;
+    type Future = BoxFuture<Response<Frames>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<StreamRequest>>) -> Self::Future {
+        Box::pin(Arc::clone(&self.0).open(request))
     }
+}
 
-    fn heard(&self, request: Option<Result<StreamRequest, Status>>) -> Result<(), Ended> {
-        match request.and_then(Result::ok).ok_or(Ended)?.message {
-            Some(stream_request::Message::Ack(ack)) => {
-                let applied = ack.applied.unwrap_or_default().into();
-                self.note(|node| node.applied = applied);
-            }
-            Some(stream_request::Message::Nack(nack)) => {
-                let reasons: Vec<String> = nack
-                    .rejected
-                    .into_iter()
-                    .map(|rejection| rejection.reason)
-                    .collect();
-                tracing::error!(
-                    node = self.node_id,
-                    ?reasons,
-                    "a node refused the configuration and keeps what it had"
-                );
-            }
-            Some(stream_request::Message::Hello(_)) | None => {}
-        }
-        Ok(())
-    }
+impl UnaryService<ResolveKeysRequest> for ConfigServiceServer {
+    type Response = ResolveKeysResponse;
+    type Future = BoxFuture<Response<ResolveKeysResponse>, Status>;
 
-    async fn fail(&self, fault: &Fault) -> Result<(), Ended> {
-        let _node_may_have_left = self
-            .sender
-            .send(Err(Status::internal(fault.to_string())))
-            .await;
-        Err(Ended)
-    }
-
-    async fn send(&self, message: StreamResponse) -> Result<(), Ended> {
-        self.sender.send(Ok(message)).await.map_err(|_| Ended)
-    }
-
-    fn note(&self, change: impl FnOnce(&mut NodeView)) {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        change(nodes.entry(self.node_id.clone()).or_default());
+    fn call(&mut self, request: Request<ResolveKeysRequest>) -> Self::Future {
+        Box::pin(Arc::clone(&self.0).resolve(request))
     }
 }

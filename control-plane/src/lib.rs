@@ -1,6 +1,7 @@
 //! The side of ProxyXAI that owns state: the store, the admin API, the publisher of configuration, the books of usage.
 
 pub mod admin;
+mod admission;
 pub mod app;
 mod auth;
 mod books;
@@ -8,10 +9,14 @@ mod bootstrap;
 mod config_service;
 mod config_store;
 pub mod keyring;
+mod node_service;
+mod nodes;
 mod publish;
 mod rollup;
+mod roster;
 mod status;
 pub mod store;
+mod stream;
 pub mod tick;
 pub mod transfer;
 mod usage_query;

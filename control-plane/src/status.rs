@@ -36,6 +36,11 @@ pub(crate) enum Fault {
     /// Others changed the same things at the same time, again and again.
     #[error("others keep changing the same objects; try again")]
     Contended,
+    /// The change is made, and did not come back from the store in time.
+    #[error(
+        "the change is made, but this replica of the control plane has not seen it yet; read it again before you repeat it"
+    )]
+    Unseen,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -55,6 +60,7 @@ impl From<Fault> for Status {
             Fault::Exists { .. } => Code::AlreadyExists,
             Fault::Precondition(_) => Code::FailedPrecondition,
             Fault::Contended => Code::Aborted,
+            Fault::Unseen => Code::DeadlineExceeded,
             Fault::Damaged(_) => Code::DataLoss,
             Fault::Store(StoreError::TooLarge { .. }) => Code::ResourceExhausted,
             Fault::Store(StoreError::Failed { .. } | StoreError::Closed) => Code::Unavailable,

@@ -5,10 +5,12 @@
 
 pub mod compile;
 pub mod content;
+pub mod fit;
 pub mod key_table;
 pub mod version;
 
 pub use compile::{Provider, ProviderIndex, Rejection, Snapshot, UpstreamKey};
 pub use content::{Change, Content, Digest, ResourceKind, ResourceName};
+pub use fit::{Fitted, Newcomers, fit};
 pub use key_table::{KeyRecord, KeyTable};
 pub use version::Version;

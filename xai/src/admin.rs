@@ -6,6 +6,7 @@ pub mod backup;
 pub mod connection;
 pub mod key;
 pub mod keyring;
+pub mod node;
 pub mod provider;
 pub mod route;
 pub mod secret;
@@ -14,7 +15,8 @@ pub mod usage;
 
 use clap::{Args, Subcommand};
 
-use crate::{environment::Environment, failure::Failure};
+use crate::{environment::Environment, failure::Failure, output::Output, settings::value::Span};
+use api::Api;
 use connection::Connection;
 
 /// What can be administered.
@@ -30,6 +32,12 @@ pub enum Noun {
     Account(Admin<account::Verb>),
     /// Virtual keys.
     Key(Admin<key::Verb>),
+    /// List the nodes: what each runs, and whether it follows.
+    Nodes(node::All),
+    /// List what stands in the store and is not in force as it stands there.
+    Withheld(node::All),
+    /// One node.
+    Node(Admin<node::Verb>),
     /// What was used, and what it cost.
     Usage(usage::Usage),
     /// Copy the whole store of a running gateway into a file; secrets stay sealed in it.
@@ -43,6 +51,16 @@ pub enum Noun {
 pub struct Admin<V: Subcommand> {
     #[command(flatten)]
     connection: Connection,
+    /// Then wait until every live node enforces the newest configuration, so long at most; fails, and names them, when some do not.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SPAN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "30s"
+    )]
+    wait: Option<Span>,
     #[command(subcommand)]
     verb: V,
 }
@@ -58,24 +76,62 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("the system gives no event loop: {error}")))?;
     runtime.block_on(async {
         match noun {
-            Noun::Provider(Admin { connection, verb }) => {
-                provider::run(verb, &connection.open(environment)?, connection.output()).await
+            Noun::Provider(admin) => {
+                let (api, output) = admin.open(environment)?;
+                provider::run(admin.verb, &api, output).await?;
+                applied(admin.wait, &api).await
             }
-            Noun::UpstreamKey(Admin { connection, verb }) => {
-                upstream_key::run(verb, &connection.open(environment)?, connection.output()).await
+            Noun::UpstreamKey(admin) => {
+                let (api, output) = admin.open(environment)?;
+                upstream_key::run(admin.verb, &api, output).await?;
+                applied(admin.wait, &api).await
             }
-            Noun::Route(Admin { connection, verb }) => {
-                route::run(verb, &connection.open(environment)?, connection.output()).await
+            Noun::Route(admin) => {
+                let (api, output) = admin.open(environment)?;
+                route::run(admin.verb, &api, output).await?;
+                applied(admin.wait, &api).await
             }
-            Noun::Account(Admin { connection, verb }) => {
-                account::run(verb, &connection.open(environment)?, connection.output()).await
+            Noun::Account(admin) => {
+                let (api, output) = admin.open(environment)?;
+                account::run(admin.verb, &api, output).await?;
+                applied(admin.wait, &api).await
             }
-            Noun::Key(Admin { connection, verb }) => key::run(verb, &connection, environment).await,
+            Noun::Key(Admin {
+                connection,
+                wait,
+                verb,
+            }) => {
+                key::run(verb, &connection, environment).await?;
+                match wait {
+                    Some(_) => applied(wait, &connection.open(environment)?).await,
+                    None => Ok(()),
+                }
+            }
+            Noun::Nodes(all) => node::list(&all, environment).await,
+            Noun::Withheld(all) => node::list_withheld(&all, environment).await,
+            Noun::Node(admin) => {
+                let (api, output) = admin.open(environment)?;
+                node::run(admin.verb, &api, output).await
+            }
             Noun::Usage(usage) => usage::run(usage, environment).await,
             Noun::Backup(backup) => backup::run(backup, environment).await,
-            Noun::Secret(Admin { connection, verb }) => {
-                keyring::run(verb, &connection, environment).await
-            }
+            Noun::Secret(Admin {
+                connection, verb, ..
+            }) => keyring::run(verb, &connection, environment).await,
         }
     })
+}
+
+impl<V: Subcommand> Admin<V> {
+    fn open(&self, environment: &Environment) -> Result<(Api, Output), Failure> {
+        Ok((self.connection.open(environment)?, self.connection.output()))
+    }
+}
+
+/// Waits until what was done is enforced, when that is asked for.
+async fn applied(wait: Option<Span>, api: &Api) -> Result<(), Failure> {
+    match wait {
+        Some(within) => node::wait(api, within.0).await,
+        None => Ok(()),
+    }
 }

@@ -29,7 +29,7 @@ use crate::{
     environment::Environment,
     failure::Failure,
     keys,
-    settings::{Line, Settings, value::LogFormat},
+    settings::{Line, Settings, store::StoreKind, value::LogFormat},
     system::{SystemClock, SystemRandomness},
 };
 use data::DataDir;
@@ -107,7 +107,11 @@ impl Gateway {
             next_key_encryption_key: Arc::new(keys::Next::new(settings, environment)),
             admin_credential: admin_credential.clone(),
         };
-        let control = control_plane::build(control_plane::Settings::default(), control_ports).await;
+        let control_settings = control_plane::Settings {
+            shared_store: settings.store == StoreKind::Etcd,
+            ..control_plane::Settings::default()
+        };
+        let control = control_plane::build(control_settings, control_ports).await;
         let control = Arc::new(control.map_err(|error| Failure::failed(error.to_string()))?);
         let first_key = first_key(data, &control, &random).await?;
         let addresses = sockets.addresses();

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What everything that holds something sealed begins with.
-pub(crate) const PREFIXES: [&str; 2] = ["cfg/upstream_key/", "meta/"];
+pub(crate) const PREFIXES: [&str; 3] = ["cfg/upstream_key/", "cfg/good/upstream_key/", "meta/"];
 
 /// A value with what is sealed in it replaced; `None` when it holds nothing sealed. `map` gets the place that it is sealed for.
 pub(crate) fn map<E: From<DamagedValue>>(
@@ -51,7 +51,8 @@ enum Holding<'a> {
 fn holding(key: &Key) -> Holding<'_> {
     match key {
         Key::Pepper => Holding::Secret,
-        Key::Config(name) => match name.kind {
+        // What was last in force is sealed for the place of what is offered.
+        Key::Config(name) | Key::Good(name) => match name.kind {
             ResourceKind::UpstreamKey => Holding::Resource(name),
             ResourceKind::Account
             | ResourceKind::VirtualKey
@@ -69,6 +70,10 @@ fn holding(key: &Key) -> Holding<'_> {
         | Key::Import
         | Key::Tick
         | Key::Head
+        | Key::Roster(_)
+        | Key::Replica(_)
+        | Key::Ask(_)
+        | Key::Answer { .. }
         | Key::Mark { .. }
         | Key::Hour(_)
         | Key::Day(_) => Holding::Nothing,
@@ -81,11 +86,11 @@ mod tests {
 
     #[test]
     fn what_is_sealed_stands_below_the_prefixes() {
-        let upstream = Key::Config(ResourceName {
+        let name = ResourceName {
             kind: ResourceKind::UpstreamKey,
             id: "u".to_owned(),
-        });
-        for key in [Key::Pepper, upstream] {
+        };
+        for key in [Key::Pepper, Key::Config(name.clone()), Key::Good(name)] {
             let text = key.to_string();
             assert!(!matches!(holding(&key), Holding::Nothing), "{text}");
             assert!(

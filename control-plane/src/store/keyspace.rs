@@ -36,6 +36,24 @@ pub enum Key {
     Head,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
     Config(ResourceName),
+    /// `cfg/good/<kind>/<id>` → `StoredResource`: what was last in force of an object; stands in when its row does not fit. Written and
+    /// deleted with it. It stands below the prefix of the config, so that one watch tells of both in one order.
+    Good(ResourceName),
+    /// `roster/<node>` → `RosterRow`: it was sent a configuration once. Until it is removed by an administrator.
+    Roster(String),
+    /// `replica/<id>` → `StoredReplica`. Written anew every few seconds while the replica runs.
+    Replica(String),
+    /// `ask/<id>` → `Ask`. Until it is answered, a few minutes at most.
+    Ask(String),
+    /// `answer/<ask>/<replica>/<part>` → `Answer`. As long as the question.
+    Answer {
+        /// The question.
+        ask: String,
+        /// Who answers.
+        replica: String,
+        /// Counts from 0.
+        part: u64,
+    },
     /// `usage/mark/<node>/<epoch>` → `Counter`: the last batch that is in the rollups. For ever.
     Mark {
         /// Id of the node.
@@ -64,6 +82,16 @@ pub struct Bucket {
 
 /// Prefix of all config.
 pub const CONFIG_PREFIX: &str = "cfg/";
+/// Prefix of all nodes that were sent a configuration.
+pub const ROSTER_PREFIX: &str = "roster/";
+/// Prefix of all replicas.
+pub const REPLICA_PREFIX: &str = "replica/";
+/// Prefix of all questions.
+pub const ASK_PREFIX: &str = "ask/";
+/// Prefix of all answers.
+pub const ANSWER_PREFIX: &str = "answer/";
+/// Prefix of what was last in force.
+const GOOD_PREFIX: &str = "cfg/good/";
 /// Prefix of all usage: marks and rows.
 pub const USAGE_PREFIX: &str = "usage/";
 /// Prefix of all rows by hour.
@@ -94,6 +122,13 @@ impl fmt::Display for Key {
             Self::Tick => f.write_str("meta/tick"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
+            Self::Good(name) => write!(f, "{GOOD_PREFIX}{}/{}", name.kind.as_str(), name.id),
+            Self::Roster(id) => write!(f, "{ROSTER_PREFIX}{id}"),
+            Self::Replica(id) => write!(f, "{REPLICA_PREFIX}{id}"),
+            Self::Ask(id) => write!(f, "{ASK_PREFIX}{id}"),
+            Self::Answer { ask, replica, part } => {
+                write!(f, "{ANSWER_PREFIX}{ask}/{replica}/{part}")
+            }
             Self::Mark { node, epoch } => write!(f, "usage/mark/{node}/{epoch}"),
             Self::Hour(bucket) => write!(f, "{HOUR_PREFIX}{bucket}"),
             Self::Day(bucket) => write!(f, "{DAY_PREFIX}{bucket}"),
@@ -142,13 +177,36 @@ impl Key {
         if let Some(rest) = text.strip_prefix(DAY_PREFIX) {
             return Bucket::parse(rest).map(Self::Day);
         }
-        let (kind, id) = text.strip_prefix(CONFIG_PREFIX)?.split_once('/')?;
-        let kind = KINDS.into_iter().find(|k| k.as_str() == kind)?;
-        Some(Self::Config(ResourceName {
-            kind,
-            id: id.to_owned(),
-        }))
+        if let Some(id) = text.strip_prefix(ROSTER_PREFIX) {
+            return Some(Self::Roster(id.to_owned()));
+        }
+        if let Some(id) = text.strip_prefix(REPLICA_PREFIX) {
+            return Some(Self::Replica(id.to_owned()));
+        }
+        if let Some(id) = text.strip_prefix(ASK_PREFIX) {
+            return Some(Self::Ask(id.to_owned()));
+        }
+        if let Some(rest) = text.strip_prefix(ANSWER_PREFIX) {
+            let (ask, rest) = rest.split_once('/')?;
+            let (replica, part) = rest.split_once('/')?;
+            return Some(Self::Answer {
+                ask: ask.to_owned(),
+                replica: replica.to_owned(),
+                part: part.parse().ok()?,
+            });
+        }
+        if let Some(rest) = text.strip_prefix(GOOD_PREFIX) {
+            return resource_name(rest).map(Self::Good);
+        }
+        resource_name(text.strip_prefix(CONFIG_PREFIX)?).map(Self::Config)
     }
+}
+
+fn resource_name(text: &str) -> Option<ResourceName> {
+    let (kind, id) = text.split_once('/')?;
+    let kind = KINDS.into_iter().find(|k| k.as_str() == kind)?;
+    let id = id.to_owned();
+    Some(ResourceName { kind, id })
 }
 
 impl Bucket {
@@ -223,7 +281,17 @@ mod tests {
             ]),
             (prop::sample::select(KINDS.to_vec()), part())
                 .prop_map(|(kind, id)| Key::Config(ResourceName { kind, id })),
+            (prop::sample::select(KINDS.to_vec()), part())
+                .prop_map(|(kind, id)| Key::Good(ResourceName { kind, id })),
             (part(), any::<u64>()).prop_map(|(node, epoch)| Key::Mark { node, epoch }),
+            part().prop_map(Key::Roster),
+            part().prop_map(Key::Replica),
+            part().prop_map(Key::Ask),
+            (part(), part(), any::<u64>()).prop_map(|(ask, replica, part)| Key::Answer {
+                ask,
+                replica,
+                part
+            }),
             bucket().prop_map(Key::Hour),
             bucket().prop_map(Key::Day),
         ]

@@ -29,8 +29,9 @@ use proxyxai_core::{
 use proxyxai_proto::{
     admin::v1::{
         account_service_client::AccountServiceClient, backup_service_client::BackupServiceClient,
-        key_service_client::KeyServiceClient, provider_service_client::ProviderServiceClient,
-        route_service_client::RouteServiceClient, secret_service_client::SecretServiceClient,
+        key_service_client::KeyServiceClient, node_service_client::NodeServiceClient,
+        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+        secret_service_client::SecretServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -237,6 +238,9 @@ impl Plane {
     }
     pub(crate) fn secrets(&self) -> SecretServiceClient<Authorized> {
         SecretServiceClient::new(self.admin())
+    }
+    pub(crate) fn nodes(&self) -> NodeServiceClient<Authorized> {
+        NodeServiceClient::new(self.admin())
     }
     pub(crate) fn queries(&self) -> UsageQueryServiceClient<Authorized> {
         UsageQueryServiceClient::new(self.admin())

@@ -9,11 +9,13 @@
 )]
 
 mod accounts;
+mod applied;
 mod auth;
 mod editor;
 mod harness;
 mod lists;
 mod node;
+mod replicas;
 mod resolve;
 mod rotation;
 mod secrets;
@@ -24,4 +26,6 @@ mod tree;
 mod upstreams;
 mod usage;
 mod usage_query;
+mod usage_replicas;
 mod veil;
+mod views;

@@ -25,6 +25,15 @@ pub(crate) struct Node {
     /// Counts what came.
     pub(crate) snapshots: usize,
     pub(crate) deltas: usize,
+    /// Most virtual keys that it preloads; `None` for a node of a program that knew no views.
+    pub(crate) preload_max: Option<u64>,
+    /// Up to where it processed invalidations, and what it was told to forget.
+    pub(crate) forgotten: Version,
+    pub(crate) forgot: Vec<(ResourceName, bool)>,
+    /// How often it had to revalidate everything.
+    pub(crate) revalidated: usize,
+    /// Why it was sent away.
+    pub(crate) drained: Option<proto::Drain>,
 }
 
 /// An open stream of a node.
@@ -43,18 +52,41 @@ impl Node {
             content: Content::default(),
             snapshots: 0,
             deltas: 0,
+            preload_max: None,
+            forgotten: Version::default(),
+            forgot: Vec::new(),
+            revalidated: 0,
+            drained: None,
+        }
+    }
+
+    /// One that preloads at most so many virtual keys.
+    pub(crate) fn with_limit(id: &str, preload_max: u64) -> Self {
+        Self {
+            preload_max: Some(preload_max),
+            ..Self::new(id)
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let schema = u32::from(self.preload_max.is_some());
+        Hello {
+            node_id: self.id.clone(),
+            boot_id: "boot".into(),
+            held: Some(self.version.into()),
+            held_digest: self.content.digest().0.to_vec(),
+            invalidated_through: Some(self.forgotten.into()),
+            schema_min: schema,
+            schema_max: schema,
+            preload_max: self.preload_max.unwrap_or_default(),
+            program_version: "test".into(),
         }
     }
 
     /// Says hello with what it holds.
     pub(crate) async fn connect(&self, plane: &Plane) -> Open {
         let (to_plane, requests) = mpsc::channel(64);
-        let hello = Hello {
-            node_id: self.id.clone(),
-            boot_id: "boot".into(),
-            held: Some(self.version.into()),
-            held_digest: self.content.digest().0.to_vec(),
-        };
+        let hello = self.hello();
         let mut open = Open {
             messages: stream(plane, requests, &to_plane, hello).await.unwrap(),
             to_plane,
@@ -115,8 +147,34 @@ impl Node {
                 }
                 self.hold(delta.to, next, &delta.digest);
             }
-            Message::Bookmark(_) => {}
+            Message::Bookmark(bookmark) => {
+                let through = Version::from(bookmark.invalidated_through.unwrap());
+                if open.greeting.keyed {
+                    assert_eq!(through, self.forgotten, "every invalidation came before");
+                } else {
+                    self.forgotten = through;
+                }
+            }
+            Message::Invalidate(invalidate) => self.forget(open, invalidate),
+            Message::Drain(drain) => self.drained = Some(drain),
             Message::ServerHello(hello) => panic!("a second greeting: {hello:?}"),
+        }
+    }
+
+    fn forget(&mut self, open: &Open, told: proto::Invalidate) {
+        assert!(open.greeting.keyed, "only in the keyed view");
+        let (from, to) = (
+            Version::from(told.from.unwrap()),
+            Version::from(told.to.unwrap()),
+        );
+        assert!(from <= to && to >= self.forgotten, "law 9: {from} to {to}");
+        if self.forgotten < from {
+            self.revalidated += 1;
+        }
+        self.forgotten = to;
+        for entry in told.entries {
+            let name = ResourceName::from_proto(&entry.name.unwrap()).unwrap();
+            self.forgot.push((name, entry.revoked));
         }
     }
 
@@ -146,6 +204,7 @@ impl Node {
         let ack = Ack {
             applied: Some(self.version.into()),
             digest: self.content.digest().0.to_vec(),
+            invalidated_through: Some(self.forgotten.into()),
         };
         open.say(stream_request::Message::Ack(ack)).await;
     }
@@ -194,7 +253,7 @@ pub(crate) async fn fresh(plane: &Plane) -> Node {
     let mut node = Node::new("fresh");
     let mut open = node.connect(plane).await;
     node.follow(&mut open, plane.head()).await;
-    assert_eq!((node.snapshots, node.deltas), (1, 0));
+    assert_eq!(node.snapshots, 1);
     node
 }
 

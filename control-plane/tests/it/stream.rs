@@ -240,7 +240,7 @@ async fn stop_ends_the_streams() {
     node.follow(&mut open, 0).await;
     plane.plane.stop();
     while let Some(message) = open.next().await {
-        assert!(matches!(message, Message::Bookmark(_)));
+        assert!(matches!(message, Message::Bookmark(_) | Message::Drain(_)));
     }
 }
 
@@ -249,7 +249,7 @@ async fn chunks_are_bounded_and_what_no_transaction_holds_is_refused() {
     let plane = World::new().start().await;
     let id = "p".repeat(63);
     provider(&plane, &id).await;
-    for (route, names) in [("r1", 7_500), ("r2", 15_000), ("r3", 15_000), ("r4", 1)] {
+    for (route, names) in [("r1", 3_500), ("r2", 7_500), ("r3", 7_500), ("r4", 1)] {
         let request = route_request(route, "*", &vec![id.as_str(); names]);
         ok(plane.routes().create_route(request).await);
     }
@@ -274,9 +274,27 @@ async fn a_large_change_reaches_a_node_in_chunks() {
     let mut open = node.connect(&plane).await;
     node.follow(&mut open, 0).await;
     for n in 0..6 {
-        let request = route_request(&format!("r{n}"), "*", &vec![id.as_str(); 15_000]);
+        let request = route_request(&format!("r{n}"), "*", &vec![id.as_str(); 7_500]);
         ok(plane.routes().create_route(request).await);
     }
     node.follow(&mut open, plane.head()).await;
     assert!(node.content == fresh(&plane).await.content);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_missed_many_changes_gets_several_deltas() {
+    let plane = World::new().start().await;
+    let mut node = fresh(&plane).await;
+    let id = "p".repeat(63);
+    provider(&plane, &id).await;
+    for n in 0..40 {
+        let request = route_request(&format!("r{n}"), "*", &vec![id.as_str(); 700]);
+        ok(plane.routes().create_route(request).await);
+    }
+    let mut open = node.connect(&plane).await;
+    node.follow(&mut open, plane.head()).await;
+    assert_eq!(node.snapshots, 1, "not everything again");
+    assert!((2..=8).contains(&node.deltas), "{} deltas", node.deltas);
+    let other = fresh(&plane).await;
+    assert!(node.content == other.content && node.version == other.version);
 }

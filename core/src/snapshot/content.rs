@@ -3,10 +3,13 @@
 //! Invariant: apply(diff(a, b), a) = b. Invariant: the digest depends on the content alone, not on how it came about. Secrets of
 //! upstream keys stand here in plain, so a content is kept only where the secrets are needed, and never printed.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
+use imbl::{OrdMap, ordmap::DiffItem};
 use prost::Message as _;
 use proxyxai_proto::config::v1::{self as proto, resource::Kind};
+
+use crate::account::tree::ROOT;
 
 /// The kind of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +38,15 @@ impl ResourceKind {
             Self::UpstreamKey => "upstream_key",
             Self::Route => "route",
             Self::PriceTable => "price_table",
+        }
+    }
+
+    /// Whether a node that does not preload virtual keys is sent this one on demand only: virtual keys, and accounts but the root.
+    pub fn is_keyed(name: &ResourceName) -> bool {
+        match name.kind {
+            Self::VirtualKey => true,
+            Self::Account => name.id != ROOT,
+            Self::Provider | Self::UpstreamKey | Self::Route | Self::PriceTable => false,
         }
     }
 
@@ -69,6 +81,16 @@ pub struct ResourceName {
     pub kind: ResourceKind,
     /// Which one.
     pub id: String,
+}
+
+impl Change {
+    /// What it puts or takes away; `None` for a resource of a newer schema.
+    pub fn name(&self) -> Option<ResourceName> {
+        match self {
+            Self::Upsert(resource) => ResourceName::of(resource),
+            Self::Remove(name) => Some(name.clone()),
+        }
+    }
 }
 
 impl ResourceName {
@@ -120,10 +142,11 @@ pub enum Change {
     Remove(ResourceName),
 }
 
-/// All resources, ordered by name.
+/// All resources, ordered by name. Cloning costs nothing and a change the path to one resource, however many there are
+/// (`docs/decisions/0201-persistent-maps.md`).
 #[derive(Clone, Default, PartialEq)]
 pub struct Content {
-    resources: BTreeMap<ResourceName, Arc<proto::Resource>>,
+    resources: OrdMap<ResourceName, Arc<proto::Resource>>,
     digest: Digest,
 }
 
@@ -228,19 +251,18 @@ impl Content {
 
     /// The steps from `self` to `to`.
     pub fn diff(&self, to: &Self) -> Vec<Change> {
-        let gone = self
-            .resources
-            .keys()
-            .filter(|name| !to.resources.contains_key(*name))
-            .cloned()
-            .map(Change::Remove);
-        let new = to.resources.iter().filter(|(name, resource)| {
-            self.resources
-                .get(*name)
-                .is_none_or(|old| !Arc::ptr_eq(old, resource) && old != *resource)
-        });
-        gone.chain(new.map(|(_, resource)| Change::Upsert(Arc::clone(resource))))
-            .collect()
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
+        for item in self.resources.diff(&to.resources) {
+            match item {
+                DiffItem::Remove(name, _) => gone.push(Change::Remove(name.clone())),
+                DiffItem::Add(_, resource)
+                | DiffItem::Update {
+                    new: (_, resource), ..
+                } => new.push(Change::Upsert(Arc::clone(resource))),
+            }
+        }
+        gone.append(&mut new);
+        gone
     }
 
     /// Digest over all resources.

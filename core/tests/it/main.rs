@@ -8,6 +8,7 @@
 
 mod accounts;
 mod addresses;
+mod fits;
 mod intents;
 mod keys;
 mod retries;

@@ -80,7 +80,7 @@ impl<'a> Session<'a> {
             Some(Message::Delta(delta)) => self.delta(delta),
             Some(Message::Bookmark(bookmark)) => self.bookmark(required(bookmark.head)?),
             // Of a newer schema; what it says cannot matter to a node that was not told of it.
-            None => Ok(Taken::default()),
+            Some(Message::Invalidate(_) | Message::Drain(_)) | None => Ok(Taken::default()),
         }?;
         self.note_state();
         Ok(taken)
@@ -245,6 +245,7 @@ impl<'a> Session<'a> {
         let ack = Ack {
             applied: Some(version.into()),
             digest: self.held.digest().0.to_vec(),
+            ..Ack::default()
         };
         Taken {
             reply: (version != Version::default())

@@ -150,6 +150,7 @@ impl Subscriber {
             } else {
                 Vec::new()
             },
+            ..Hello::default()
         }
     }
 }

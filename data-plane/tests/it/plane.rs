@@ -127,6 +127,7 @@ impl ConfigService for Plane {
                 bookmark_interval_ms: 60_000,
                 view_key: VIEW_KEY.to_vec(),
                 pepper: PEPPER.to_vec(),
+                ..proto::ServerHello::default()
             }),
             Message::SnapshotBegin(proto::SnapshotBegin {
                 version: Some(VERSION),

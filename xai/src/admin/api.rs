@@ -3,8 +3,9 @@
 use proxyxai_core::secret::{ExposeSecret as _, SecretString};
 use proxyxai_proto::admin::v1::{
     account_service_client::AccountServiceClient, backup_service_client::BackupServiceClient,
-    key_service_client::KeyServiceClient, provider_service_client::ProviderServiceClient,
-    route_service_client::RouteServiceClient, secret_service_client::SecretServiceClient,
+    key_service_client::KeyServiceClient, node_service_client::NodeServiceClient,
+    provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+    secret_service_client::SecretServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -96,6 +97,11 @@ impl Api {
     /// The keys that seal secrets.
     pub fn secrets(&self) -> SecretServiceClient<Authorized> {
         SecretServiceClient::new(self.channel.clone())
+    }
+
+    /// Nodes.
+    pub fn nodes(&self) -> NodeServiceClient<Authorized> {
+        NodeServiceClient::new(self.channel.clone())
     }
 
     /// Usage.

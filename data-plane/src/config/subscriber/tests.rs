@@ -110,6 +110,7 @@ impl ConfigStream {
             bookmark_interval_ms: 1_000,
             view_key: VIEW_KEY.to_vec(),
             pepper: vec![7; 32],
+            ..ServerHello::default()
         };
         self.say(Message::ServerHello(hello)).await;
     }
@@ -218,7 +219,10 @@ async fn a_snapshot_and_its_differences_are_served_and_acknowledged() {
         "law 9: who pinned the old one sees the old one"
     );
     stream
-        .say(Message::Bookmark(Bookmark { head: version(4) }))
+        .say(Message::Bookmark(Bookmark {
+            head: version(4),
+            ..Bookmark::default()
+        }))
         .await;
     stream.acked(4).await;
     plane.line.cut();
@@ -346,7 +350,10 @@ async fn a_silent_control_plane_makes_a_node_stale_that_serves_on() {
     sleep(Duration::from_millis(2_900)).await;
     assert_eq!(plane.config.state(), NodeState::Current);
     stream
-        .say(Message::Bookmark(Bookmark { head: version(3) }))
+        .say(Message::Bookmark(Bookmark {
+            head: version(3),
+            ..Bookmark::default()
+        }))
         .await;
     stream.acked(3).await;
     sleep(Duration::from_millis(2_900)).await;

@@ -1,0 +1,208 @@
+//! What this replica knows of the nodes whose streams it has, or had last.
+//!
+//! Invariant: a node is live while it acknowledged something within three bookmark intervals, whether its stream is open or not: until then
+//! it may serve from what it has.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use proxyxai_core::{
+    ports::Clock,
+    snapshot::{Digest, Version},
+};
+use tokio::sync::watch;
+
+use crate::publish::View;
+
+/// Nodes known at most; those not heard of for longest are forgotten first.
+const MAX_NODES: usize = 10_000;
+/// Bookmarks that a node may leave unanswered before it is not live any more.
+const MISSED: u32 = 3;
+
+/// A refusal of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// What it refused.
+    pub(crate) version: Version,
+    /// Names and reasons.
+    pub(crate) reasons: Vec<String>,
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) boot_id: String,
+    pub(crate) program_version: String,
+    pub(crate) view: View,
+    /// The version that it acknowledged last, and whether its content is the one that was published.
+    pub(crate) applied: Version,
+    pub(crate) digest_equal: Option<bool>,
+    pub(crate) invalidated_through: Version,
+    /// Its last refusal, until it acknowledges that version or a newer one.
+    pub(crate) refused: Option<Refused>,
+    /// When it last acknowledged anything, or began its stream.
+    pub(crate) heard: Duration,
+    /// Its open stream.
+    pub(crate) stream: Option<u64>,
+}
+
+impl Node {
+    /// Whether it enforces a version.
+    pub(crate) fn enforces(&self, version: Version) -> bool {
+        self.applied >= version
+            && self.digest_equal != Some(false)
+            && (self.view == View::Full || self.invalidated_through >= version)
+    }
+}
+
+/// What a node says of itself at the beginning of a stream.
+pub(crate) struct Arrival {
+    pub(crate) id: String,
+    pub(crate) boot_id: String,
+    pub(crate) program_version: String,
+    pub(crate) view: View,
+    pub(crate) applied: Version,
+    pub(crate) digest_equal: Option<bool>,
+    pub(crate) invalidated_through: Version,
+}
+
+/// The nodes of this replica.
+pub(crate) struct Nodes {
+    clock: Arc<dyn Clock>,
+    live_for: Duration,
+    state: Mutex<State>,
+    /// Counts changes, for those who wait for one.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    nodes: BTreeMap<String, Node>,
+    streams: u64,
+}
+
+impl Nodes {
+    pub(crate) fn new(clock: Arc<dyn Clock>, bookmark_interval: Duration) -> Self {
+        Self {
+            clock,
+            live_for: bookmark_interval.saturating_mul(MISSED),
+            state: Mutex::default(),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// Notes that a node began a stream; the number names the stream.
+    pub(crate) fn arrive(&self, arrival: Arrival) -> u64 {
+        let now = self.clock.monotonic();
+        let mut state = self.lock();
+        state.streams = state.streams.saturating_add(1);
+        let stream = state.streams;
+        let node = Node {
+            boot_id: arrival.boot_id,
+            program_version: arrival.program_version,
+            view: arrival.view,
+            applied: arrival.applied,
+            digest_equal: arrival.digest_equal,
+            invalidated_through: arrival.invalidated_through,
+            refused: None,
+            heard: now,
+            stream: Some(stream),
+        };
+        state.nodes.insert(arrival.id, node);
+        if state.nodes.len() > MAX_NODES {
+            let idle = state.nodes.iter().filter(|(_, node)| node.stream.is_none());
+            let oldest = idle.min_by_key(|(_, node)| node.heard);
+            if let Some(id) = oldest.map(|(id, _)| id.clone()) {
+                state.nodes.remove(&id);
+            }
+        }
+        drop(state);
+        self.tell();
+        stream
+    }
+
+    /// Notes what a node says on a stream; one that was replaced by a newer stream is not listened to.
+    pub(crate) fn hear(&self, id: &str, stream: u64, note: impl FnOnce(&mut Node)) {
+        let now = self.clock.monotonic();
+        if let Some(node) = self.lock().nodes.get_mut(id)
+            && node.stream == Some(stream)
+        {
+            node.heard = now;
+            note(node);
+        }
+        self.tell();
+    }
+
+    /// Notes that a stream ended.
+    pub(crate) fn leave(&self, id: &str, stream: u64) {
+        if let Some(node) = self.lock().nodes.get_mut(id)
+            && node.stream == Some(stream)
+        {
+            node.stream = None;
+        }
+        self.tell();
+    }
+
+    /// Forgets a node that has no stream. Says whether it was known, and had none.
+    pub(crate) fn forget(&self, id: &str) -> Forgotten {
+        let mut state = self.lock();
+        match state.nodes.get(id) {
+            None => Forgotten::Unknown,
+            Some(node) if node.stream.is_some() => Forgotten::Connected,
+            Some(_) => {
+                state.nodes.remove(id);
+                Forgotten::Done
+            }
+        }
+    }
+
+    /// All nodes by id, with how long ago each was heard.
+    pub(crate) fn all(&self) -> BTreeMap<String, (Node, Duration)> {
+        let now = self.clock.monotonic();
+        let state = self.lock();
+        let aged = state.nodes.iter().map(|(id, node)| {
+            let age = now.saturating_sub(node.heard);
+            (id.clone(), (node.clone(), age))
+        });
+        aged.collect()
+    }
+
+    /// Whether a node that was heard so long ago counts as live.
+    pub(crate) fn is_live(&self, age: Duration) -> bool {
+        age <= self.live_for
+    }
+
+    /// Becomes ready when something changes.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn tell(&self) {
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What became of forgetting a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forgotten {
+    /// It is gone.
+    Done,
+    /// There was none.
+    Unknown,
+    /// It has a stream.
+    Connected,
+}
+
+/// Whether a content that a node names is the one that was published, when that is known.
+pub(crate) fn same(published: Option<Digest>, named: &[u8]) -> Option<bool> {
+    let published = published?;
+    Some(Digest::from_bytes(named) == Some(published))
+}
