@@ -167,6 +167,10 @@ impl ConfigStore {
                     *seen > known
                 }
             };
+            if !done.succeeded {
+                // Also under a key-encryption key that only now came into use.
+                self.shared.sealing.keyring.refresh().await?;
+            }
             let echo = tokio::time::timeout(ECHO, seen.wait_for(news)).await;
             if done.succeeded {
                 return match echo {

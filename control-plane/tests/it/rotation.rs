@@ -76,8 +76,8 @@ async fn a_new_data_key_seals_everything_anew_and_the_old_one_is_dropped() {
     let before = keyring(&plane).await;
     assert_eq!(before.data_keys.len(), 1);
     assert_eq!(
-        before.data_keys[0].secrets, 3,
-        "two upstream keys, one pepper"
+        before.data_keys[0].secrets, 5,
+        "two upstream keys and their last good versions, one pepper"
     );
     assert_eq!(
         before.key_encryption_key_id,
@@ -85,10 +85,10 @@ async fn a_new_data_key_seals_everything_anew_and_the_old_one_is_dropped() {
     );
     let old = value(&world, "cfg/upstream_key/u1").await;
     let answer = ok(plane.secrets().rotate_keyring(DATA_KEY).await);
-    assert_eq!(answer.sealed, 3);
+    assert_eq!(answer.sealed, 5);
     let after = answer.keyring.unwrap();
     assert_eq!(after.data_keys.len(), 1);
-    assert_eq!(after.data_keys[0].secrets, 3);
+    assert_eq!(after.data_keys[0].secrets, 5);
     assert_ne!(after.data_keys[0].id, before.data_keys[0].id);
     assert_eq!(
         sealing(&world).await,
