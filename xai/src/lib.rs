@@ -1,12 +1,15 @@
 //! The `xai` command: one gateway in one process, the gRPC admin client, and the simulated providers.
 
 pub mod admin;
+mod archive_file;
 pub mod cli;
 pub mod data;
 pub mod environment;
 pub mod failure;
+mod keys;
 pub mod output;
 pub mod settings;
+mod store;
 pub mod system;
 pub mod up;
 

@@ -3,12 +3,14 @@
 //! Two stages: as given ([`Given`], where everything may be missing), and as run ([`Settings`], where nothing is). A flag wins over the
 //! environment, that over the file, that over the default. A variable that is set to nothing counts as not set.
 
+pub mod key_place;
 pub mod load;
 pub mod store;
 pub mod value;
 
 use std::net::SocketAddr;
 
+use key_place::KeyPlace;
 pub use load::{Source, load};
 use store::{Endpoints, KeyPrefix, Optional, StoreKind};
 use value::{Bytes, Folder, LogFormat, Names, Span};
@@ -97,6 +99,10 @@ settings! { environment =>
     log: value::LogFilter = value::LogFilter::info(), "LEVEL";
     /// How logs are written: text or json.
     log_format: LogFormat = LogFormat::Text, "FORMAT";
+    /// Where the key is that seals secrets in the store: file (in the data directory, made at first start), file:PATH, env:NAME, or command:PROGRAM ARGUMENTS, which prints it.
+    key_encryption_key: KeyPlace = KeyPlace::Own, "PLACE";
+    /// Where the key is that `xai secret rotate --key-encryption-key` takes next, written in the same way.
+    next_key_encryption_key: KeyPlace = KeyPlace::Own, "PLACE";
     /// Where state is kept: embedded (a file in the data directory) or etcd.
     store: StoreKind = StoreKind::Embedded, "STORE";
     /// Members of etcd, with commas between.

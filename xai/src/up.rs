@@ -4,7 +4,7 @@
 //! Order: take the data directory → bind all ports → control plane → managed objects → node → greet → wait → drain, the node
 //! first and the control plane last.
 
-mod data;
+pub(crate) mod data;
 mod greeting;
 mod managed;
 mod managed_env;
@@ -12,12 +12,16 @@ mod ops;
 mod pipe;
 mod sim;
 mod sockets;
-mod store;
+pub(crate) mod store;
 
 use std::{sync::Arc, time::Duration};
 
 use proxyxai_control_plane::app::{self as control_plane, ControlPlane, FirstKey};
-use proxyxai_core::{account::key, ports::random_bytes, secret::SecretString};
+use proxyxai_core::{
+    account::key,
+    ports::random_bytes,
+    secret::{SecretString, seal::SealKey},
+};
 use proxyxai_data_plane::{
     app as data_plane,
     config::{CopyPorts, NodeCredential},
@@ -32,6 +36,7 @@ pub use sim::sim;
 use crate::{
     environment::Environment,
     failure::Failure,
+    keys,
     settings::{Line, Settings, store::StoreKind, value::LogFormat},
     system::{SystemClock, SystemRandomness},
 };
@@ -65,8 +70,16 @@ pub fn run(
     runtime.block_on(async {
         let sockets = Sockets::bind(&settings).await?;
         let demo = if demo { Some(sim::start_demo()?) } else { None };
-        let gateway =
-            Gateway::start(&settings, &data, sockets, demo.as_ref(), wanted, lines).await?;
+        let gateway = Gateway::start(
+            &settings,
+            &data,
+            environment,
+            sockets,
+            demo.as_ref(),
+            wanted,
+            lines,
+        )
+        .await?;
         gateway.run(&data).await
     })
 }
@@ -85,6 +98,7 @@ impl Gateway {
     async fn start(
         settings: &Settings,
         data: &DataDir,
+        environment: &Environment,
         sockets: Sockets,
         demo: Option<&sim::Demo>,
         wanted: Option<managed::Wanted>,
@@ -94,11 +108,15 @@ impl Gateway {
         let random =
             Arc::new(SystemRandomness::open().map_err(|error| Failure::failed(error.to_string()))?);
         let admin_credential = data.admin_credential(&*random)?;
+        let store = store::open(settings, data).await?;
+        let key = keys::choose(settings, environment, &store, Some(&*random)).await?;
+        let copy_key = key.derive(COPY_KEY);
         let control_ports = control_plane::Ports {
             clock: Arc::clone(&clock) as _,
             random: Arc::clone(&random) as _,
-            store: store::open(settings, data).await?,
-            key_encryption_key: data.key_encryption_key(&*random)?,
+            store,
+            key_encryption_key: key,
+            next_key_encryption_key: Arc::new(keys::Next::new(settings, environment)),
             admin_credential: admin_credential.clone(),
         };
         let control_settings = control_plane::Settings {
@@ -143,7 +161,7 @@ impl Gateway {
                 .reconcile(wanted)
                 .await?;
         }
-        let node = build_node(settings, data, &control, channel, clock, random)?;
+        let node = build_node(settings, data, &control, channel, copy_key, clock, random)?;
         let (node, background) = data_plane::start(node, sockets.clients)
             .map_err(|error| Failure::failed(format!("the node cannot start: {error}")))?;
         servers.push(ops::serve(
@@ -229,6 +247,7 @@ fn build_node(
     data: &DataDir,
     control: &ControlPlane,
     channel: Channel,
+    copy_key: SealKey,
     clock: Arc<SystemClock>,
     random: Arc<SystemRandomness>,
 ) -> Result<node::Node, Failure> {
@@ -250,7 +269,6 @@ fn build_node(
         .map_err(|error| data.failed("the event files", &error))?;
     let copy_disk = report::FsDisk::open(&data.config_dir())
         .map_err(|error| data.failed("the copy of the configuration", &error))?;
-    let copy_key = data.key_encryption_key(&*random)?.derive(COPY_KEY);
     let dial = dial::factory(Arc::clone(&clock) as _, node_settings.connect_timeout);
     let ports = node::Ports {
         node_id: data.node_id(&*random)?,

@@ -12,12 +12,12 @@ use std::{
 use proxyxai_core::{
     account::key::base62,
     ports::{Random, random_bytes},
-    secret::{ExposeSecret as _, SecretString, seal::SealKey},
+    secret::{ExposeSecret as _, SecretString},
 };
 
 use super::sockets::Addresses;
 use crate::{
-    data::{ADDRESSES, ADMIN_CREDENTIAL, AUTHORITY, FIRST_KEY, KEY_ENCRYPTION_KEY},
+    data::{ADDRESSES, ADMIN_CREDENTIAL, AUTHORITY, FIRST_KEY},
     failure::Failure,
 };
 
@@ -25,14 +25,14 @@ use crate::{
 const LEAST_FREE: u64 = 100 << 20;
 
 /// A data directory that this process holds.
-pub(super) struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     _lock: File,
 }
 
 impl DataDir {
     /// Takes the directory, and makes it if need be.
-    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let refuse = |error: &io::Error| unusable(path, error);
         make_dir(path).map_err(|error| refuse(&error))?;
         check_space(path)?;
@@ -63,7 +63,7 @@ impl DataDir {
         Ok(data)
     }
 
-    pub(super) fn store_file(&self) -> PathBuf {
+    pub(crate) fn store_file(&self) -> PathBuf {
         self.path.join("store.redb")
     }
 
@@ -81,34 +81,6 @@ impl DataDir {
         let make = || format!("pxai-admin-{}", base62(&random_bytes(random), 40));
         self.read_or_make(ADMIN_CREDENTIAL, make)
             .map(SecretString::from)
-    }
-
-    /// What seals secrets in the store; made at first start.
-    pub(super) fn key_encryption_key(&self, random: &dyn Random) -> Result<SealKey, Failure> {
-        let make = || {
-            random_bytes::<32>(random)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect()
-        };
-        let text = self.read_or_make(KEY_ENCRYPTION_KEY, make)?;
-        let wrong = || {
-            Failure::failed(format!(
-                "the file {} is no key of 64 hexadecimal digits; put the right one back from your backup",
-                self.path.join(KEY_ENCRYPTION_KEY).display()
-            ))
-        };
-        let mut key = [0_u8; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(wrong());
-        }
-        for (byte, at) in key.iter_mut().zip((0_usize..64).step_by(2)) {
-            *byte = text
-                .get(at..at.saturating_add(2))
-                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-                .ok_or_else(wrong)?;
-        }
-        Ok(SealKey::new(key))
     }
 
     /// Names the node of this process; made at first start.

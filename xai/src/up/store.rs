@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Opens it.
-pub(super) async fn open(settings: &Settings, data: &DataDir) -> Result<Arc<dyn Store>, Failure> {
+pub(crate) async fn open(settings: &Settings, data: &DataDir) -> Result<Arc<dyn Store>, Failure> {
     match settings.store {
         StoreKind::Embedded => {
             let store = EmbeddedStore::open(&data.store_file());
@@ -22,14 +22,14 @@ pub(super) async fn open(settings: &Settings, data: &DataDir) -> Result<Arc<dyn 
 }
 
 #[cfg(not(feature = "etcd"))]
-async fn etcd(_: &Settings) -> Result<Arc<dyn Store>, Failure> {
+pub(crate) async fn etcd(_: &Settings) -> Result<Arc<dyn Store>, Failure> {
     Err(Failure::usage(
         "this xai was built without etcd; build it with `cargo build --release`, or use `store: embedded`",
     ))
 }
 
 #[cfg(feature = "etcd")]
-async fn etcd(settings: &Settings) -> Result<Arc<dyn Store>, Failure> {
+pub(crate) async fn etcd(settings: &Settings) -> Result<Arc<dyn Store>, Failure> {
     use proxyxai_control_plane::store::etcd::{EtcdSettings, EtcdStore, EtcdTls};
 
     let read = |setting: &'static str, value: &crate::settings::store::Optional| {

@@ -51,6 +51,9 @@ fn the_examples_load() {
     let mut examples = 0;
     for file in fs::read_dir(root().join("deploy/examples")).unwrap() {
         let name = file.unwrap().file_name().into_string().unwrap();
+        if !name.ends_with(".yaml") {
+            continue;
+        }
         load(&name, &[]).unwrap();
         examples += 1;
     }
