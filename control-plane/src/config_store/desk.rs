@@ -107,9 +107,10 @@ impl Desk {
             .for_each(|entry| desk.adopt(entry));
         for entry in entries {
             let written = entry.mod_revision;
-            let good = entry.key.starts_with(GOOD_PREFIX);
+            // What was last in force, and the keys that seal, change nothing that is in force.
+            let aside = entry.key.starts_with(GOOD_PREFIX) || entry.key == ring;
             head = desk.take(Event::Put(entry), revision).or(head);
-            if !good {
+            if !aside {
                 newest = written.max(newest);
             }
         }

@@ -94,6 +94,12 @@ async fn a_new_data_key_seals_everything_anew_and_the_old_one_is_dropped() {
         sealing(&world).await,
         BTreeSet::from([after.data_keys[0].id.clone()])
     );
+    let head = plane.head();
+    assert_eq!(
+        world.start().await.head(),
+        head,
+        "the ring is no content: nothing is published anew"
+    );
     // It goes on working, here and after a restart.
     upstream_key(&plane, "u3", "p").await;
     assert_eq!(secrets(&plane).await, as_made(&["u1", "u2", "u3"]));
