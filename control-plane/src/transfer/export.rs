@@ -10,7 +10,7 @@ use crate::{
     status::Fault,
     store::{
         Entry, Range, Store, StoreError,
-        keyspace::{self, FORMAT, Key},
+        keyspace::{self, ANSWER_PREFIX, ASK_PREFIX, FORMAT, Key, REPLICA_PREFIX},
     },
 };
 
@@ -18,8 +18,8 @@ use crate::{
 const PAGE: usize = 1000;
 /// Bytes of the entries of one frame, but for one that is larger by itself.
 const FRAME_BYTES: usize = 256 << 10;
-/// Who leads is not moved: it is of the processes, not of the deployment.
-const LEADERS: &str = "leader/";
+/// What is of the processes and not of the deployment is not moved: who leads, which replicas run, and what they ask each other.
+const NOT_MOVED: [&str; 4] = ["leader/", REPLICA_PREFIX, ASK_PREFIX, ANSWER_PREFIX];
 
 /// An export that is under way.
 pub struct Export {
@@ -108,7 +108,7 @@ impl Export {
         self.after = page.entries.last().map(|entry| entry.key.clone());
         let (mut frame, mut bytes) = (Vec::new(), 0_usize);
         for entry in page.entries {
-            if entry.key.starts_with(LEADERS) {
+            if NOT_MOVED.iter().any(|prefix| entry.key.starts_with(prefix)) {
                 continue;
             }
             let size = entry.key.len().saturating_add(entry.value.len());
