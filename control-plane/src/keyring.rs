@@ -1,7 +1,7 @@
 //! The keys that seal secrets in the store: data keys, each sealed under the key-encryption key in one row, `cfg/keyring`.
 //!
 //! Invariants: what is sealed is bound to its place and to the generation of its data key, so a ciphertext that was moved, or that is
-//! of before a restore, does not open. Every transaction that writes something sealed compares [`Keys::fence`]: once the ring changed,
+//! of before a restore, does not open. Every transaction that writes something sealed compares `Keys::fence`: once the ring changed,
 //! nothing is written under a key that it may drop. A process never forgets a key that it held, so it reads what it listed before.
 //!
 //! The row stands below the prefix of the config, so that one watch tells of a new key before it tells of what is sealed under it.

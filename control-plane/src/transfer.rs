@@ -41,7 +41,7 @@ pub struct Restored {
     pub left: Option<String>,
 }
 
-/// Raises the generation of a store that was put back from a backup by other means than [`import`]: to be done before any control plane
+/// Raises the generation of a store that was put back from a backup by other means than [`import()`]: to be done before any control plane
 /// starts on it. What it holds is sealed anew for the new generation; when that is cut short, the next start ends it.
 ///
 /// # Errors
