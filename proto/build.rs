@@ -6,6 +6,7 @@ use prost::Message as _;
 
 const PROTOS: &[&str] = &[
     "proxyxai/config/v1/resource.proto",
+    "proxyxai/config/v1/order.proto",
     "proxyxai/config/v1/config.proto",
     "proxyxai/usage/v1/usage.proto",
     "proxyxai/admin/v1/admin.proto",
@@ -18,6 +19,7 @@ const PROTOS: &[&str] = &[
     "proxyxai/store/v1/credential.proto",
     "proxyxai/node/v1/copy.proto",
     "proxyxai/admin/v1/node.proto",
+    "proxyxai/admin/v1/log.proto",
     "proxyxai/store/v1/roster.proto",
 ];
 

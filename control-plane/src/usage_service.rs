@@ -12,12 +12,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    auth,
     books::{Applied, Books},
+    config_service::{admitted, cut_off},
+    join::Door,
+    orders::Orders,
     status::Fault,
 };
 
 pub(crate) struct UsageServer {
     pub(crate) books: Arc<Books>,
+    pub(crate) door: Arc<Door>,
+    pub(crate) orders: Arc<Orders>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -31,6 +37,8 @@ impl UsageService for UsageServer {
         &self,
         request: Request<Streaming<ReportRequest>>,
     ) -> Result<Response<Responses>, Status> {
+        let caller = auth::caller(&request)?;
+        let removed = admitted(&self.door, &self.orders, &caller).await?;
         let mut requests = request.into_inner();
         let register = match requests
             .next()
@@ -47,7 +55,10 @@ impl UsageService for UsageServer {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => {}
-                () = serve(&books, register, requests, &sender) => {}
+                () = removed.cancelled() => {
+                    let _node_may_have_left = sender.try_send(Err(cut_off(&register.node_id)));
+                }
+                () = serve(&books, &register, requests, &sender) => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -56,7 +67,7 @@ impl UsageService for UsageServer {
 
 async fn serve(
     books: &Books,
-    register: Register,
+    register: &Register,
     mut requests: Streaming<ReportRequest>,
     answers: &mpsc::Sender<Result<ReportResponse, Status>>,
 ) {

@@ -104,7 +104,15 @@ const TABLE: &[(&str, &[(&str, Permission)])] = &[
             ("ListNodes", ReadDeployment),
             ("ListWithheld", ReadDeployment),
             ("WaitApplied", ReadDeployment),
+            ("ScheduleNode", WriteDeployment),
             ("RemoveNode", WriteDeployment),
+        ],
+    ),
+    (
+        "proxyxai.admin.v1.LogService",
+        &[
+            ("GetLogLevel", ReadDeployment),
+            ("SetLogLevel", WriteDeployment),
         ],
     ),
     // What lets a node in is its join token, or its renewal secret.

@@ -27,6 +27,8 @@ pub enum Key {
     FirstKey,
     /// `meta/authority` → `Authority`: signs the certificates of control planes and nodes. For ever.
     Authority,
+    /// `meta/log-level` → `LogWish`: the level that is wanted of the logs of control planes. For ever.
+    LogLevel,
     /// `join/<id>` → `JoinToken`. Until it is deleted; one that ran out is kept a day, so that it can be named in a refusal.
     JoinToken(String),
     /// `node/<id>` → `Node`. Until it is deleted; one that was removed is kept for ever, so that its certificate stays refused.
@@ -48,7 +50,7 @@ pub enum Key {
     /// `cfg/good/<kind>/<id>` → `StoredResource`: what was last in force of an object; stands in when its row does not fit. Written and
     /// deleted with it. It stands below the prefix of the config, so that one watch tells of both in one order.
     Good(ResourceName),
-    /// `roster/<node>` → `RosterRow`: it was sent a configuration once. Until it is removed by an administrator.
+    /// `roster/<node>` → `RosterRow`: it was sent a configuration once, or something is wanted of it. Until it is removed by an administrator.
     Roster(String),
     /// `replica/<id>` → `StoredReplica`. Written anew every few seconds while the replica runs.
     Replica(String),
@@ -135,6 +137,7 @@ impl fmt::Display for Key {
             Self::Pepper => f.write_str("meta/pepper"),
             Self::FirstKey => f.write_str("meta/first-key"),
             Self::Authority => f.write_str("meta/authority"),
+            Self::LogLevel => f.write_str("meta/log-level"),
             Self::JoinToken(id) => write!(f, "{JOIN_PREFIX}{id}"),
             Self::Node(id) => write!(f, "{NODE_PREFIX}{id}"),
             Self::Tick => f.write_str("meta/tick"),
@@ -186,6 +189,7 @@ impl Key {
             Self::Pepper,
             Self::FirstKey,
             Self::Authority,
+            Self::LogLevel,
             Self::Tick,
             Self::Head,
             Self::AuditHead,
@@ -315,6 +319,7 @@ mod tests {
                 Key::Pepper,
                 Key::FirstKey,
                 Key::Authority,
+                Key::LogLevel,
                 Key::Head,
                 Key::AuditHead,
                 Key::AuditAnchor,

@@ -25,8 +25,8 @@ use proxyxai_core::{
 use proxyxai_proto::{
     admin::v1::{
         account_service_client::AccountServiceClient, key_service_client::KeyServiceClient,
-        node_service_client::NodeServiceClient, provider_service_client::ProviderServiceClient,
-        route_service_client::RouteServiceClient,
+        log_service_client::LogServiceClient, node_service_client::NodeServiceClient,
+        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -214,6 +214,9 @@ impl Plane {
     }
     pub(crate) fn nodes(&self) -> NodeServiceClient<Authorized> {
         NodeServiceClient::new(self.admin())
+    }
+    pub(crate) fn logs(&self) -> LogServiceClient<Authorized> {
+        LogServiceClient::new(self.admin())
     }
     pub(crate) fn queries(&self) -> UsageQueryServiceClient<Authorized> {
         UsageQueryServiceClient::new(self.admin())

@@ -15,6 +15,7 @@ mod editor;
 mod harness;
 mod lists;
 mod node;
+mod orders;
 mod replicas;
 mod resolve;
 mod secrets;

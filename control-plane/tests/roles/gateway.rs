@@ -23,8 +23,9 @@ use proxyxai_proto::{
         account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
         credential_service_client::CredentialServiceClient,
         join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-        node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
-        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+        log_service_client::LogServiceClient, node_service_client::NodeServiceClient,
+        price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
+        route_service_client::RouteServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -149,6 +150,9 @@ impl Hand {
     }
     pub(crate) fn prices(&self) -> PriceServiceClient<Way> {
         PriceServiceClient::new(self.0.clone())
+    }
+    pub(crate) fn logs(&self) -> LogServiceClient<Way> {
+        LogServiceClient::new(self.0.clone())
     }
     pub(crate) fn join_tokens(&self) -> JoinTokenServiceClient<Way> {
         JoinTokenServiceClient::new(self.0.clone())

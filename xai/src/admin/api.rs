@@ -5,8 +5,9 @@ use proxyxai_proto::admin::v1::{
     account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
     credential_service_client::CredentialServiceClient,
     join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-    node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
-    provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+    log_service_client::LogServiceClient, node_service_client::NodeServiceClient,
+    price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
+    route_service_client::RouteServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -104,6 +105,11 @@ impl Api {
     /// Nodes.
     pub fn nodes(&self) -> NodeServiceClient<Authorized> {
         NodeServiceClient::new(self.channel.clone())
+    }
+
+    /// Levels of logs.
+    pub fn logs(&self) -> LogServiceClient<Authorized> {
+        LogServiceClient::new(self.channel.clone())
     }
 
     /// Usage.
