@@ -59,6 +59,8 @@ pub(crate) enum Edit {
     Put(StoredResource),
     /// Take away.
     Delete(ResourceName),
+    /// Only if this holds; else the change is refused as contended, and whoever asks looks again.
+    Only(Compare),
 }
 
 /// What the configuration and its follower both hold.
@@ -171,7 +173,11 @@ impl ConfigStore {
             if edits.is_empty() {
                 return Ok(answer);
             }
+            let guarded = edits.iter().any(|edit| matches!(edit, Edit::Only(_)));
             let done = self.commit(caller, action, &state, edits).await?;
+            if guarded && !done.succeeded {
+                return Err(Fault::Contended);
+            }
             let news = |seen: &u64| {
                 if done.succeeded {
                     *seen >= done.revision
@@ -249,7 +255,7 @@ impl ConfigStore {
         };
         let mut changes = Vec::with_capacity(edits.len());
         for edit in edits {
-            changes.push(self.stage(state, &mut txn, edit)?);
+            changes.extend(self.stage(state, &mut txn, edit)?);
         }
         let next = compiled(state, head, &changes)?;
         txn.then.push(Op::Put(
@@ -277,8 +283,12 @@ impl ConfigStore {
     }
 
     /// Adds one edit to the transaction.
-    fn stage(&self, state: &State, txn: &mut Txn, edit: Edit) -> Result<Change, Fault> {
+    fn stage(&self, state: &State, txn: &mut Txn, edit: Edit) -> Result<Option<Change>, Fault> {
         let (name, put) = match edit {
+            Edit::Only(compare) => {
+                txn.compares.push(compare);
+                return Ok(None);
+            }
             Edit::Delete(name) => (name, None),
             Edit::Put(stored) => {
                 let resource = stored
@@ -297,7 +307,7 @@ impl ConfigStore {
             .push(Compare::ModRevision(key.clone(), written));
         let Some((stored, resource)) = put else {
             txn.then.extend([Op::Delete(key), Op::Delete(good)]);
-            return Ok(Change::Remove(name));
+            return Ok(Some(Change::Remove(name)));
         };
         let sealed = StoredResource {
             resource: Some(self.shared.sealing.sealed(&*self.random, &key, &resource)?),
@@ -306,7 +316,7 @@ impl ConfigStore {
         let value = sealed.encode_to_vec();
         txn.then
             .extend([Op::Put(key, value.clone()), Op::Put(good, value)]);
-        Ok(Change::Upsert(Arc::new(resource)))
+        Ok(Some(Change::Upsert(Arc::new(resource))))
     }
 }
 

@@ -41,6 +41,8 @@ pub enum Key {
     Config(ResourceName),
     /// `credential/<id>` → `StoredCredential`. Until it is deleted.
     Credential(String),
+    /// `meta/credentials` → `Counter`: how many credentials were ever made, raised with each, so that no account is deleted meanwhile. For ever.
+    CredentialsMade,
     /// `audit/head` → `AuditMark`: the last record of the audit trail. For ever.
     AuditHead,
     /// `audit/anchor` → `AuditMark`: the last record that was pruned. For ever.
@@ -138,6 +140,7 @@ impl fmt::Display for Key {
             Self::FirstKey => f.write_str("meta/first-key"),
             Self::Authority => f.write_str("meta/authority"),
             Self::LogLevel => f.write_str("meta/log-level"),
+            Self::CredentialsMade => f.write_str("meta/credentials"),
             Self::JoinToken(id) => write!(f, "{JOIN_PREFIX}{id}"),
             Self::Node(id) => write!(f, "{NODE_PREFIX}{id}"),
             Self::Tick => f.write_str("meta/tick"),
@@ -190,6 +193,7 @@ impl Key {
             Self::FirstKey,
             Self::Authority,
             Self::LogLevel,
+            Self::CredentialsMade,
             Self::Tick,
             Self::Head,
             Self::AuditHead,
@@ -320,6 +324,7 @@ mod tests {
                 Key::FirstKey,
                 Key::Authority,
                 Key::LogLevel,
+                Key::CredentialsMade,
                 Key::Head,
                 Key::AuditHead,
                 Key::AuditAnchor,

@@ -24,7 +24,8 @@ use proxyxai_core::{
 };
 use proxyxai_proto::{
     admin::v1::{
-        account_service_client::AccountServiceClient, key_service_client::KeyServiceClient,
+        account_service_client::AccountServiceClient,
+        credential_service_client::CredentialServiceClient, key_service_client::KeyServiceClient,
         log_service_client::LogServiceClient, node_service_client::NodeServiceClient,
         provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
@@ -214,6 +215,9 @@ impl Plane {
     }
     pub(crate) fn nodes(&self) -> NodeServiceClient<Authorized> {
         NodeServiceClient::new(self.admin())
+    }
+    pub(crate) fn credentials(&self) -> CredentialServiceClient<Authorized> {
+        CredentialServiceClient::new(self.admin())
     }
     pub(crate) fn logs(&self) -> LogServiceClient<Authorized> {
         LogServiceClient::new(self.admin())

@@ -16,6 +16,7 @@ mod harness;
 mod lists;
 mod node;
 mod orders;
+mod orphans;
 mod replicas;
 mod resolve;
 mod secrets;

@@ -1,5 +1,10 @@
 //! A disk that fills and is freed again: what was acknowledged stays, what is asked next is done, followers miss nothing.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "a test that overflows fails, as it should"
+)]
+
 use std::{
     io,
     sync::atomic::{AtomicU64, Ordering},
