@@ -17,6 +17,7 @@ mod lists;
 mod node;
 mod orders;
 mod orphans;
+mod poison;
 mod replicas;
 mod resolve;
 mod secrets;
