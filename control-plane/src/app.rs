@@ -486,6 +486,9 @@ impl ControlPlane {
             if let Err(error) = self.books.fold().await {
                 tracing::warn!(%error, "old rows of usage were not folded; it is tried again");
             }
+            if let Err(error) = self.books.prune_marks().await {
+                tracing::warn!(%error, "marks of removed nodes were not dropped; it is tried again");
+            }
             tokio::select! {
                 biased;
                 () = self.stopping.cancelled() => return,

@@ -314,6 +314,13 @@ impl Door {
         }
     }
 
+    /// Whether a node was taken out of the deployment.
+    pub(crate) async fn is_removed(&self, node: &str) -> Result<bool, Fault> {
+        let key = Key::Node(node.to_owned()).to_string();
+        let found = self.read::<stored::Node>(&key).await?;
+        Ok(found.is_some_and(|(_, row)| row.removed))
+    }
+
     /// Takes a node out of the deployment: its certificate and its renewal secret are refused from now on, all replicas end what it has
     /// open, and nobody gets its id again. Says whether there was any such node.
     pub(crate) async fn remove_node(&self, caller: &Caller, id: &str) -> Result<bool, Fault> {

@@ -49,13 +49,18 @@ impl UsageService for UsageServer {
             Some(report_request::Message::Register(register)) => register,
             _ => return Err(Status::invalid_argument("a report begins with Register")),
         };
+        // Whoever reports: of a node that was removed nothing is taken, so that its marks need not be kept.
+        let of_it = self.orders.until_removed(&register.node_id);
+        if self.door.is_removed(&register.node_id).await? {
+            return Err(cut_off(&register.node_id));
+        }
         let (sender, receiver) = mpsc::channel(16);
         let (books, stopping) = (Arc::clone(&self.books), self.stopping.clone());
         tokio::spawn(async move {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => {}
-                () = removed.cancelled() => {
+                () = async { tokio::select! { () = removed.cancelled() => {}, () = of_it.cancelled() => {} } } => {
                     let _node_may_have_left = sender.try_send(Err(cut_off(&register.node_id)));
                 }
                 () = serve(&books, &register, requests, &sender) => {}

@@ -67,7 +67,8 @@ pub enum Key {
         /// Counts from 0.
         part: u64,
     },
-    /// `usage/mark/<node>/<epoch>` → `Counter`: the last batch that is in the rollups. For ever.
+    /// `usage/mark/<node>/<epoch>` → `Counter`: the last batch that is in the rollups. Until its node is removed: then nothing is taken from
+    /// it any more, also no repeat.
     Mark {
         /// Id of the node.
         node: String,
@@ -115,6 +116,8 @@ pub const ANSWER_PREFIX: &str = "answer/";
 pub const GOOD_PREFIX: &str = "cfg/good/";
 /// Prefix of all usage: marks and rows.
 pub const USAGE_PREFIX: &str = "usage/";
+/// Prefix of all marks.
+pub const MARK_PREFIX: &str = "usage/mark/";
 /// Prefix of all rows by hour.
 pub const HOUR_PREFIX: &str = "usage/hour/";
 /// Prefix of all rows by day.

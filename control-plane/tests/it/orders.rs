@@ -343,6 +343,30 @@ async fn a_node_that_is_removed_by_force_is_cut_off_by_every_replica() {
     assert!(good.message().await.unwrap().is_some(), "others go on");
     let answer = a.nodes().remove_node(remove(true)).await;
     refused(answer, Code::NotFound, &["node `stolen`"]);
+
+    // Its marks are dropped, those of others stay, and nothing is booked again, whoever brings it.
+    let marks = ["usage/mark/stolen/1", "usage/mark/good/1"];
+    let txn = Txn {
+        compares: Vec::new(),
+        then: marks.map(|key| Op::Put(key.into(), Vec::new())).to_vec(),
+    };
+    world.store.txn(txn).await.unwrap();
+    let house = Arc::clone(&a.plane);
+    tokio::spawn(async move { house.keep_house().await });
+    sleep(Duration::from_secs(1)).await;
+    let kept = async |key: &str| world.store.get(key).await.unwrap().is_some();
+    assert!(!kept(marks[0]).await && kept(marks[1]).await);
+    let register = report_request::Message::Register(Register {
+        node_id: "stolen".into(),
+        epoch: 1,
+    });
+    let first = ReportRequest {
+        message: Some(register),
+    };
+    let requests = tokio_stream::iter([first]).chain(tokio_stream::pending());
+    let mut reports = UsageServiceClient::new(certified(&b, "good"));
+    let refused = reports.report(requests).await.err().unwrap();
+    assert_eq!(refused.code(), Code::Unauthenticated);
 }
 
 #[tokio::test(start_paused = true)]
