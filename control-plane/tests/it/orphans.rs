@@ -44,11 +44,11 @@ async fn no_credential_is_left_without_its_account() {
         let (mut credentials, mut accounts) = (a.credentials(), b.accounts());
         let (granted, gone) = tokio::join!(
             async {
-                sleep(Duration::from_millis(round % 20)).await;
+                sleep(Duration::from_millis(10 + round % 15)).await;
                 credentials.create_credential(grant).await
             },
             async {
-                sleep(Duration::from_millis(20 - round % 20)).await;
+                sleep(Duration::from_millis(17)).await;
                 accounts.delete_account(delete).await
             },
         );
