@@ -6,6 +6,7 @@ use prost::Message as _;
 
 const PROTOS: &[&str] = &[
     "proxyxai/config/v1/resource.proto",
+    "proxyxai/config/v1/order.proto",
     "proxyxai/config/v1/config.proto",
     "proxyxai/usage/v1/usage.proto",
     "proxyxai/admin/v1/admin.proto",
@@ -22,6 +23,7 @@ const PROTOS: &[&str] = &[
     "proxyxai/store/v1/keyring.proto",
     "proxyxai/store/v1/archive.proto",
     "proxyxai/admin/v1/node.proto",
+    "proxyxai/admin/v1/log.proto",
     "proxyxai/store/v1/roster.proto",
 ];
 

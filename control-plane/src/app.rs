@@ -12,7 +12,7 @@ use std::{
 use proxyxai_core::{
     access::{Caller, Role},
     account::key::{Pepper, base62},
-    ports::{Clock, Random, random_bytes},
+    ports::{Clock, LogControl, Random, random_bytes},
     secret::{SecretString, seal::SealKey},
 };
 use proxyxai_proto::{
@@ -21,9 +21,9 @@ use proxyxai_proto::{
         audit_service_server::AuditServiceServer, backup_service_server::BackupServiceServer,
         credential_service_server::CredentialServiceServer,
         join_token_service_server::JoinTokenServiceServer, key_service_server::KeyServiceServer,
-        node_service_server::NodeServiceServer, price_service_server::PriceServiceServer,
-        provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
-        secret_service_server::SecretServiceServer,
+        log_service_server::LogServiceServer, node_service_server::NodeServiceServer,
+        price_service_server::PriceServiceServer, provider_service_server::ProviderServiceServer,
+        route_service_server::RouteServiceServer, secret_service_server::SecretServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
@@ -51,8 +51,10 @@ use crate::{
     config_store::ConfigStore,
     join::{self, Door, JoinServer, JoinTokenServer},
     keyring::{KeySource, Keyring, rotate},
+    log_service::LogServer,
     node_service::NodeServer,
     nodes::Nodes,
+    orders::{Orders, Wishes},
     publish::{Publisher, ViewKey},
     roster::Roster,
     status::Fault,
@@ -179,6 +181,8 @@ pub struct ControlPlane {
     config_server: Arc<ConfigServer>,
     nodes: Arc<Nodes>,
     roster: Arc<Roster>,
+    orders: Arc<Orders>,
+    wishes: Arc<Wishes>,
     door: Arc<Door>,
     tls: Tls,
     stopping: CancellationToken,
@@ -276,15 +280,28 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
     let config = Arc::new(config);
     let nodes = Arc::new(Nodes::new(Arc::clone(&clock), settings.bookmark_interval));
     let stopping = CancellationToken::new();
+    let orders = Arc::new(Orders::new(Arc::clone(&clock)));
+    let (followed, its_store, until) = (Arc::clone(&orders), Arc::clone(&store), stopping.clone());
+    tokio::spawn(async move { until.run_until_cancelled(followed.follow(&its_store)).await });
     let roster = Arc::new(Roster::new(
         Arc::clone(&store),
         Arc::clone(&clock),
         Arc::clone(&random),
         Arc::clone(&config),
         Arc::clone(&nodes),
+        Arc::clone(&orders),
         settings.shared_store,
     ));
     tokio::spawn(Arc::clone(&roster).run(stopping.clone()));
+    let door = Arc::new(Door {
+        store: Arc::clone(&store),
+        random: Arc::clone(&random),
+        clock: Arc::clone(&clock),
+        pepper: deployment.pepper.clone(),
+        authority,
+        trail: Arc::clone(&trail),
+        config: Arc::clone(&config),
+    });
     let config_server = ConfigServer {
         config: Arc::clone(&config),
         clock: Arc::clone(&clock),
@@ -294,21 +311,19 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         debounce: settings.debounce,
         nodes: Arc::clone(&nodes),
         roster: Arc::clone(&roster),
+        orders: Arc::clone(&orders),
+        door: Arc::clone(&door),
         admission: Admission::new(settings.streams_per_second),
         drained: AtomicU32::new(0),
         stopping: stopping.clone(),
     };
-    let door = Door {
-        store: Arc::clone(&store),
-        random: Arc::clone(&random),
-        clock: Arc::clone(&clock),
-        pepper: deployment.pepper.clone(),
-        authority,
-        trail: Arc::clone(&trail),
-        config: Arc::clone(&config),
-    };
     let own = OwnCredentials::make(&*random);
     Ok(ControlPlane {
+        wishes: Arc::new(Wishes {
+            store: Arc::clone(&store),
+            trail: Arc::clone(&trail),
+            config: Arc::clone(&config),
+        }),
         settings,
         keyring: deployment.keyring,
         random,
@@ -331,7 +346,8 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         config_server: Arc::new(config_server),
         nodes,
         roster,
-        door: Arc::new(door),
+        orders,
+        door,
         tls,
         stopping,
     })
@@ -438,6 +454,12 @@ impl ControlPlane {
                 config: config(),
                 roster: Arc::clone(&self.roster),
                 door: Arc::clone(&self.door),
+                wishes: Arc::clone(&self.wishes),
+            }))
+            .add_service(LogServiceServer::new(LogServer {
+                orders: Arc::clone(&self.orders),
+                wishes: Arc::clone(&self.wishes),
+                clock: Arc::clone(&self.books.clock),
             }))
             .add_service(UsageQueryServiceServer::new(UsageQueryServer {
                 config: config(),
@@ -461,6 +483,8 @@ impl ControlPlane {
             .add_service(ConfigServiceServer(Arc::clone(&self.config_server)))
             .add_service(UsageServiceServer::new(UsageServer {
                 books: Arc::clone(&self.books),
+                door: Arc::clone(&self.door),
+                orders: Arc::clone(&self.orders),
                 stopping: self.stopping.clone(),
             }))
             .serve_with_incoming_shutdown(incoming, async move { shutdown.cancelled().await })
@@ -493,6 +517,9 @@ impl ControlPlane {
             if let Err(error) = self.books.fold().await {
                 tracing::warn!(%error, "old rows of usage were not folded; it is tried again");
             }
+            if let Err(error) = self.books.prune_marks().await {
+                tracing::warn!(%error, "marks of removed nodes were not dropped; it is tried again");
+            }
             tokio::select! {
                 biased;
                 () = self.stopping.cancelled() => return,
@@ -510,6 +537,12 @@ impl ControlPlane {
     /// Keeps the tick, by which all who follow the store know that it lives, until stopped.
     pub async fn keep_tick(&self) {
         crate::tick::keep(&*self.store, &self.config.clock, &self.stopping).await;
+    }
+
+    /// Keeps a log at the level that administrators want of control planes, until stopped.
+    pub async fn keep_log(&self, log: &dyn LogControl) {
+        let keep = self.orders.keep_log(log);
+        self.stopping.run_until_cancelled(keep).await;
     }
 
     /// Ends the streams of all nodes, so that a server can stop.

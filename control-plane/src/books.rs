@@ -3,12 +3,15 @@
 //! Invariants: a batch changes the rows exactly once, however often and in whatever order it comes (as law 4 will ask of money); what
 //! is answered is durable; a row is in the hour or in the day, never in both or in none.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use prost::Message as _;
 use proxyxai_core::ports::Clock;
 use proxyxai_proto::{
-    store::v1::{Counter, Rollup},
+    store::v1::{Counter, Node, Rollup},
     usage::v1::UsageBatch,
 };
 
@@ -17,7 +20,7 @@ use crate::{
     status::Fault,
     store::{
         Compare, Entry, MAX_OPS, Op, Range, Store, Txn,
-        keyspace::{self, Bucket, DAY_PREFIX, HOUR_PREFIX, Key},
+        keyspace::{self, Bucket, DAY_PREFIX, HOUR_PREFIX, Key, MARK_PREFIX, NODE_PREFIX},
     },
 };
 
@@ -118,6 +121,30 @@ impl Books {
                         then: vec![Op::Delete(entry.key)],
                     })
                     .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the marks of nodes that were removed. Only they may be dropped: whoever else comes back with a batch would be booked again.
+    pub(crate) async fn prune_marks(&self) -> Result<(), Fault> {
+        let mut removed = BTreeSet::new();
+        for entry in self.store.range(Range::prefix(NODE_PREFIX)).await?.entries {
+            if let Some(Key::Node(id)) = Key::parse(&entry.key)
+                && keyspace::decode::<Node>(&entry.key, &entry.value).is_ok_and(|node| node.removed)
+            {
+                removed.insert(id);
+            }
+        }
+        if removed.is_empty() {
+            return Ok(());
+        }
+        for entry in self.store.range(Range::prefix(MARK_PREFIX)).await?.entries {
+            if matches!(Key::parse(&entry.key), Some(Key::Mark { node, .. }) if removed.contains(&node))
+            {
+                let compares = vec![Compare::unchanged(entry.key.clone(), Some(&entry))];
+                let then = vec![Op::Delete(entry.key)];
+                self.store.txn(Txn { compares, then }).await?;
             }
         }
         Ok(())

@@ -36,8 +36,9 @@ use crate::{
     admission::Admission,
     auth,
     config_store::{ConfigStore, State},
-    join::NODE_CREDENTIAL,
+    join::{Door, JoinRefusal, NODE_CREDENTIAL},
     nodes::{Arrival, Nodes, same},
+    orders::Orders,
     publish::View,
     roster::Roster,
     stream::{
@@ -66,6 +67,8 @@ pub(crate) struct ConfigServer {
     pub(crate) debounce: Duration,
     pub(crate) nodes: Arc<Nodes>,
     pub(crate) roster: Arc<Roster>,
+    pub(crate) orders: Arc<Orders>,
+    pub(crate) door: Arc<Door>,
     pub(crate) admission: Admission,
     pub(crate) drained: AtomicU32,
     pub(crate) stopping: CancellationToken,
@@ -90,6 +93,7 @@ impl ConfigServer {
         };
         may_be(&caller, &hello.node_id)?;
         let schema = agree(hello.schema_min, hello.schema_max)?;
+        let removed = admitted(&self.door, &self.orders, &caller).await?;
         self.roster.register(&hello.node_id).await;
         let (sender, receiver) = mpsc::channel(BACKLOG);
         let (mut session, greeting) = self.session(hello, schema, sender.clone());
@@ -98,6 +102,10 @@ impl ConfigServer {
             let ended = tokio::select! {
                 biased;
                 () = server.stopping.cancelled() => Ended::Drain("this replica of the control plane stops"),
+                () = removed.cancelled() => {
+                    server.nodes.expel(&session.node_id, session.stream);
+                    Ended::Failed(cut_off(&session.node_id))
+                }
                 ended = session.serve(greeting, &mut requests) => ended,
             };
             server.nodes.leave(&session.node_id, session.stream);
@@ -155,6 +163,7 @@ impl ConfigServer {
         let session = Session {
             config: Arc::clone(&self.config),
             nodes: Arc::clone(&self.nodes),
+            orders: Arc::clone(&self.orders),
             node_id: hello.node_id,
             stream,
             view,
@@ -214,6 +223,26 @@ fn may_be(caller: &Caller, node_id: &str) -> Result<(), Status> {
         ))),
         Some(_) | None => Ok(()),
     }
+}
+
+/// What is cancelled when the node of a certificate is removed; asks once more whether it was, now that it would be told.
+pub(crate) async fn admitted(
+    door: &Door,
+    orders: &Orders,
+    caller: &Caller,
+) -> Result<CancellationToken, Status> {
+    let Some(node) = caller.credential.strip_prefix(NODE_CREDENTIAL) else {
+        return Ok(CancellationToken::new());
+    };
+    let removed = orders.until_removed(node);
+    door.caller(node).await?;
+    Ok(removed)
+}
+
+/// Ends what a node has open that was removed.
+pub(crate) fn cut_off(node: &str) -> Status {
+    tracing::warn!(node, "a node was removed and is cut off");
+    JoinRefusal::UnknownNode(node.to_owned()).into()
 }
 
 /// One schema of both ranges; a program that names none speaks the first.

@@ -59,6 +59,8 @@ pub(crate) enum Edit {
     Put(StoredResource),
     /// Take away.
     Delete(ResourceName),
+    /// Only if this holds; else the change is refused as contended, and whoever asks looks again.
+    Only(Compare),
 }
 
 /// What the configuration and its follower both hold.
@@ -174,7 +176,11 @@ impl ConfigStore {
             if edits.is_empty() {
                 return Ok(answer);
             }
+            let guarded = edits.iter().any(|edit| matches!(edit, Edit::Only(_)));
             let done = self.commit(caller, action, &state, edits).await?;
+            if guarded && !done.succeeded {
+                return Err(Fault::Contended);
+            }
             let news = |seen: &u64| {
                 if done.succeeded {
                     *seen >= done.revision
@@ -257,7 +263,7 @@ impl ConfigStore {
         };
         let mut changes = Vec::with_capacity(edits.len());
         for edit in edits {
-            changes.push(self.stage(state, &keys, &mut txn, edit)?);
+            changes.extend(self.stage(state, &keys, &mut txn, edit)?);
         }
         let next = compiled(state, head, &changes)?;
         txn.then.push(Op::Put(
@@ -291,8 +297,12 @@ impl ConfigStore {
         keys: &Keys,
         txn: &mut Txn,
         edit: Edit,
-    ) -> Result<Change, Fault> {
+    ) -> Result<Option<Change>, Fault> {
         let (name, put) = match edit {
+            Edit::Only(compare) => {
+                txn.compares.push(compare);
+                return Ok(None);
+            }
             Edit::Delete(name) => (name, None),
             Edit::Put(stored) => {
                 let resource = stored
@@ -311,7 +321,7 @@ impl ConfigStore {
             .push(Compare::ModRevision(key.clone(), written));
         let Some((stored, resource)) = put else {
             txn.then.extend([Op::Delete(key), Op::Delete(good)]);
-            return Ok(Change::Remove(name));
+            return Ok(Some(Change::Remove(name)));
         };
         let sealed = StoredResource {
             resource: Some(sealing::sealed(keys, &*self.random, &key, &resource)?),
@@ -320,7 +330,7 @@ impl ConfigStore {
         let value = sealed.encode_to_vec();
         txn.then
             .extend([Op::Put(key, value.clone()), Op::Put(good, value)]);
-        Ok(Change::Upsert(Arc::new(resource)))
+        Ok(Some(Change::Upsert(Arc::new(resource))))
     }
 }
 

@@ -314,23 +314,30 @@ impl Door {
         }
     }
 
-    /// Takes a node out of the deployment: its certificate and its renewal secret are refused from now on, and nobody gets its id again.
-    /// `roster` is its row among the nodes that were sent a configuration. Says whether there was any such node.
-    pub(crate) async fn remove_node(
-        &self,
-        caller: &Caller,
-        id: &str,
-        roster: Option<&Entry>,
-    ) -> Result<bool, Fault> {
+    /// Whether a node was taken out of the deployment.
+    pub(crate) async fn is_removed(&self, node: &str) -> Result<bool, Fault> {
+        let key = Key::Node(node.to_owned()).to_string();
+        let found = self.read::<stored::Node>(&key).await?;
+        Ok(found.is_some_and(|(_, row)| row.removed))
+    }
+
+    /// Takes a node out of the deployment: its certificate and its renewal secret are refused from now on, all replicas end what it has
+    /// open, and nobody gets its id again. Says whether there was any such node.
+    pub(crate) async fn remove_node(&self, caller: &Caller, id: &str) -> Result<bool, Fault> {
+        let roster_key = Key::Roster(id.to_owned()).to_string();
         let key = Key::Node(id.to_owned()).to_string();
         for _ in 0..TRIES {
             let known = self.read::<stored::Node>(&key).await?;
             let known = known.filter(|(_, row)| !row.removed);
-            let mut txn = Txn::default();
-            if let Some(row) = roster {
+            let roster = self.store.get(&roster_key).await?;
+            let mut txn = Txn {
+                compares: vec![Compare::unchanged(roster_key.clone(), roster.as_ref())],
+                then: Vec::new(),
+            };
+            if let Some(row) = &roster {
                 txn.then.push(Op::Delete(row.key.clone()));
             }
-            let change = match (&known, roster) {
+            let change = match (&known, &roster) {
                 (Some((entry, before)), _) => {
                     let after = stored::Node {
                         removed: true,

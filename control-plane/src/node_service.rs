@@ -2,11 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proxyxai_core::snapshot::Version;
-use proxyxai_proto::admin::v1::{
-    ListNodesRequest, ListNodesResponse, ListWithheldRequest, ListWithheldResponse,
-    RemoveNodeRequest, RemoveNodeResponse, WaitAppliedRequest, WaitAppliedResponse, WithheldView,
-    node_service_server::NodeService,
+use proxyxai_core::{order::Schedule, snapshot::Version};
+use proxyxai_proto::{
+    admin::v1::{
+        ListNodesRequest, ListNodesResponse, ListWithheldRequest, ListWithheldResponse, NodeView,
+        RemoveNodeRequest, RemoveNodeResponse, ScheduleNodeRequest, ScheduleNodeResponse,
+        WaitAppliedRequest, WaitAppliedResponse, WithheldView, node_service_server::NodeService,
+    },
+    store::v1::RosterRow,
 };
 use tonic::{Request, Response, Status};
 
@@ -15,6 +18,7 @@ use crate::{
     auth,
     config_store::ConfigStore,
     join::Door,
+    orders::Wishes,
     roster::{Roster, enforces},
     status::Fault,
 };
@@ -26,6 +30,7 @@ pub(crate) struct NodeServer {
     pub(crate) config: Arc<ConfigStore>,
     pub(crate) roster: Arc<Roster>,
     pub(crate) door: Arc<Door>,
+    pub(crate) wishes: Arc<Wishes>,
 }
 
 #[tonic::async_trait]
@@ -61,17 +66,49 @@ impl NodeService for NodeServer {
         }))
     }
 
+    async fn schedule_node(
+        &self,
+        request: Request<ScheduleNodeRequest>,
+    ) -> Result<Response<ScheduleNodeResponse>, Status> {
+        let caller = auth::caller(&request)?;
+        let request = request.into_inner();
+        let schedule = Schedule::from_proto(request.schedule())
+            .ok_or_else(|| Fault::field("schedule", "say what the node is to do"))?
+            .to_proto();
+        let change = |row: &mut RosterRow| row.set_schedule(schedule);
+        let wish = self
+            .wishes
+            .of_node(&caller, "ScheduleNode", &request.id, change);
+        wish.await?;
+        Ok(Response::new(ScheduleNodeResponse {}))
+    }
+
     async fn remove_node(
         &self,
         request: Request<RemoveNodeRequest>,
     ) -> Result<Response<RemoveNodeResponse>, Status> {
         let caller = auth::caller(&request)?;
-        let id = request.into_inner().id;
-        let (known, row) = self.roster.forget(&id).await?;
-        if !self.door.remove_node(&caller, &id, row.as_ref()).await? && !known {
+        let RemoveNodeRequest { id, force } = request.into_inner();
+        let census = self.roster.census(None, Duration::ZERO).await?;
+        let node = census.nodes.into_iter().find(|node| node.id == id);
+        let had_stream = node.as_ref().is_some_and(|node| node.connected);
+        if had_stream && !force {
+            return Err(has_stream(&id, node.as_ref()).into());
+        }
+        if had_stream && self.door.caller(&id).await.is_err() {
+            return Err(Fault::Precondition(format!(
+                "the node `{id}` runs in the process of a control plane and has no certificate that could be refused; stop it first"
+            ))
+            .into());
+        }
+        if !self.door.remove_node(&caller, &id).await? && node.is_none() {
             return Err(Fault::NotFound { what: "node", id }.into());
         }
-        Ok(Response::new(RemoveNodeResponse {}))
+        self.roster.forget(&id);
+        Ok(Response::new(RemoveNodeResponse {
+            had_stream,
+            vitals: node.and_then(|node| node.vitals),
+        }))
     }
 
     async fn wait_applied(
@@ -96,4 +133,12 @@ impl NodeService for NodeServer {
             silent_replicas: census.silent,
         }))
     }
+}
+
+fn has_stream(id: &str, node: Option<&NodeView>) -> Fault {
+    let vitals = node.and_then(|node| node.vitals).unwrap_or_default();
+    Fault::Precondition(format!(
+        "the node `{id}` has a stream, {} open requests, and {} usage events that it has not reported; drain and stop it first, or remove it by force, which cuts it off and loses that usage",
+        vitals.open_requests, vitals.unreported_events
+    ))
 }

@@ -13,6 +13,7 @@ use proxyxai_core::{
     ports::Clock,
     snapshot::{Digest, Version},
 };
+use proxyxai_proto::config::v1::Vitals;
 use tokio::sync::watch;
 
 use crate::publish::View;
@@ -47,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) heard: Duration,
     /// Its open stream.
     pub(crate) stream: Option<u64>,
+    /// What it said of itself last since its start.
+    pub(crate) vitals: Option<Vitals>,
 }
 
 impl Node {
@@ -100,7 +103,11 @@ impl Nodes {
         let mut state = self.lock();
         state.streams = state.streams.saturating_add(1);
         let stream = state.streams;
+        let before = state.nodes.get(&arrival.id);
+        let before = before.filter(|node| node.boot_id == arrival.boot_id);
+        let vitals = before.and_then(|node| node.vitals);
         let node = Node {
+            vitals,
             boot_id: arrival.boot_id,
             program_version: arrival.program_version,
             view: arrival.view,
@@ -146,17 +153,32 @@ impl Nodes {
         self.tell();
     }
 
-    /// Forgets a node that has no stream. Says whether it was known, and had none.
-    pub(crate) fn forget(&self, id: &str) -> Forgotten {
+    /// Forgets a node whose stream was ended because it was removed.
+    pub(crate) fn expel(&self, id: &str, stream: u64) {
         let mut state = self.lock();
-        match state.nodes.get(id) {
-            None => Forgotten::Unknown,
-            Some(node) if node.stream.is_some() => Forgotten::Connected,
-            Some(_) => {
-                state.nodes.remove(id);
-                Forgotten::Done
-            }
+        if state
+            .nodes
+            .get(id)
+            .is_some_and(|node| node.stream == Some(stream))
+        {
+            state.nodes.remove(id);
         }
+        drop(state);
+        self.tell();
+    }
+
+    /// Forgets a node, unless it has a stream.
+    pub(crate) fn forget(&self, id: &str) {
+        let mut state = self.lock();
+        if state
+            .nodes
+            .get(id)
+            .is_some_and(|node| node.stream.is_none())
+        {
+            state.nodes.remove(id);
+        }
+        drop(state);
+        self.tell();
     }
 
     /// All nodes by id, with how long ago each was heard.
@@ -188,17 +210,6 @@ impl Nodes {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// What became of forgetting a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Forgotten {
-    /// It is gone.
-    Done,
-    /// There was none.
-    Unknown,
-    /// It has a stream.
-    Connected,
 }
 
 /// Whether a content that a node names is the one that was published, when that is known.

@@ -7,15 +7,12 @@
 mod answers;
 mod peers;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prost::Message as _;
 use proxyxai_core::{
     account::key::base62,
+    order::{is_drained, order},
     ports::{Clock, Random, random_bytes},
     snapshot::Version,
 };
@@ -27,11 +24,12 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     config_store::ConfigStore,
-    nodes::{Forgotten, Node, Nodes},
+    nodes::{Node, Nodes},
+    orders::Orders,
     publish::View,
     status::Fault,
     store::{
-        Compare, Entry, Op, Range, Store, StoreError, Txn,
+        Compare, Op, Range, Store, StoreError, Txn,
         keyspace::{self, Key, ROSTER_PREFIX},
     },
 };
@@ -52,8 +50,7 @@ pub(crate) struct Roster {
     id: String,
     /// Whether other replicas may use the same store.
     shared: bool,
-    /// Nodes that this replica knows to stand in the store.
-    registered: Mutex<BTreeSet<String>>,
+    orders: Arc<Orders>,
 }
 
 /// All nodes.
@@ -71,6 +68,7 @@ impl Roster {
         random: Arc<dyn Random>,
         config: Arc<ConfigStore>,
         nodes: Arc<Nodes>,
+        orders: Arc<Orders>,
         shared: bool,
     ) -> Self {
         let id = base62(&random_bytes(&*random), 12);
@@ -82,59 +80,46 @@ impl Roster {
             nodes,
             id,
             shared,
-            registered: Mutex::default(),
+            orders,
         }
     }
 
     /// Notes a node in the store, once. A node is served also when that fails; then it is tried again with its next stream.
     pub(crate) async fn register(&self, node: &str) {
-        let known = |set: &BTreeSet<String>| set.contains(node);
-        if known(
-            &self
-                .registered
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        ) {
+        if self.orders.is_registered(node) {
             return;
         }
         let key = Key::Roster(node.to_owned()).to_string();
+        let joined = Key::Node(node.to_owned()).to_string();
+        let Ok(Ok(joined_row)) = timeout(REGISTER, self.store.get(&joined)).await else {
+            tracing::warn!(
+                node,
+                "a node could not be registered; it is served all the same"
+            );
+            return;
+        };
         let stored = RosterRow {
             first_seen_unix_ms: self.clock.unix_ms(),
+            ..RosterRow::default()
         };
         let txn = Txn {
-            compares: vec![Compare::absent(key.clone())],
+            compares: vec![
+                Compare::absent(key.clone()),
+                // One that is removed meanwhile does not come back by this.
+                Compare::unchanged(joined, joined_row.as_ref()),
+            ],
             then: vec![Op::Put(key, stored.encode_to_vec())],
         };
         match timeout(REGISTER, self.store.txn(txn)).await {
-            Ok(Ok(_)) => {
-                let mut set = self
-                    .registered
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                set.insert(node.to_owned());
-            }
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(node, %error, "a node could not be registered"),
             Err(_) => tracing::warn!(node, "a node could not be registered in time"),
         }
     }
 
-    /// Forgets a node that has no stream at any replica, and gives its row in the store. Says whether it was known.
-    pub(crate) async fn forget(&self, node: &str) -> Result<(bool, Option<Entry>), Fault> {
-        let census = self.census(None, Duration::ZERO).await?;
-        let connected = census.nodes.iter().any(|n| n.id == node && n.connected);
-        let key = Key::Roster(node.to_owned()).to_string();
-        let row = self.store.get(&key).await?;
-        let known = match self.nodes.forget(node) {
-            Forgotten::Connected => return Err(has_stream(node)),
-            Forgotten::Done | Forgotten::Unknown if connected => return Err(has_stream(node)),
-            Forgotten::Done => true,
-            Forgotten::Unknown => row.is_some(),
-        };
-        self.registered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(node);
-        Ok((known, row))
+    /// Forgets a node here. A stream that it has is ended when its row in the store says so.
+    pub(crate) fn forget(&self, node: &str) {
+        self.nodes.forget(node);
     }
 
     /// The newest version, as the store has it.
@@ -165,21 +150,26 @@ impl Roster {
             .range(Range::prefix(ROSTER_PREFIX))
             .await?
             .entries;
-        let registered: BTreeSet<String> = entries
+        let registered: BTreeMap<String, RosterRow> = entries
             .iter()
             .filter_map(|entry| match Key::parse(&entry.key) {
-                Some(Key::Roster(id)) => Some(id),
+                Some(Key::Roster(id)) => {
+                    let row = keyspace::decode(&entry.key, &entry.value);
+                    Some((id, row.unwrap_or_default()))
+                }
                 _ => None,
             })
             .collect();
         // A node that was removed may be remembered by a replica that had it once.
-        nodes.retain(|id, node| node.connected || registered.contains(id));
-        for id in registered {
-            nodes.entry(id.clone()).or_insert_with(|| NodeView {
+        nodes.retain(|id, node| node.connected || registered.contains_key(id));
+        let now = self.clock.unix_ms();
+        for (id, row) in registered {
+            let node = nodes.entry(id.clone()).or_insert_with(|| NodeView {
                 id,
                 state: NodeState::Unknown.into(),
                 ..NodeView::default()
             });
+            wanted(node, &row, now);
         }
         Ok(Census {
             nodes: nodes.into_values().collect(),
@@ -268,13 +258,24 @@ fn view(id: String, node: Node, age: Duration, live: bool, head: Version) -> Nod
         connected: node.stream.is_some(),
         refused,
         refused_reasons,
+        vitals: node.vitals,
+        // What is wanted of it stands in the store.
+        ..NodeView::default()
     }
 }
 
-fn has_stream(node: &str) -> Fault {
-    Fault::Precondition(format!(
-        "the node `{node}` has a stream; stop it first, else it is back at once"
-    ))
+/// Adds what is wanted of a node, as of now.
+fn wanted(node: &mut NodeView, row: &RosterRow, now_unix_ms: i64) {
+    let order = order(row.schedule(), row.log.as_ref(), now_unix_ms);
+    let live = match node.state() {
+        NodeState::Current | NodeState::Behind | NodeState::Refused => true,
+        NodeState::Unspecified | NodeState::Silent | NodeState::Unknown => false,
+    };
+    node.schedule = order.schedule;
+    node.log_level = order.log_level;
+    let until = row.log.filter(|_| order.log_level_for_ms > 0);
+    node.log_level_until_unix_ms = until.map_or(0, |wish| wish.until_unix_ms);
+    node.drained = live && node.connected && is_drained(order.schedule(), node.vitals.as_ref());
 }
 
 /// A write whose outcome does not matter to the caller.

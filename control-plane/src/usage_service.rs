@@ -12,12 +12,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    auth,
     books::{Applied, Books},
+    config_service::{admitted, cut_off},
+    join::Door,
+    orders::Orders,
     status::Fault,
 };
 
 pub(crate) struct UsageServer {
     pub(crate) books: Arc<Books>,
+    pub(crate) door: Arc<Door>,
+    pub(crate) orders: Arc<Orders>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -31,6 +37,8 @@ impl UsageService for UsageServer {
         &self,
         request: Request<Streaming<ReportRequest>>,
     ) -> Result<Response<Responses>, Status> {
+        let caller = auth::caller(&request)?;
+        let removed = admitted(&self.door, &self.orders, &caller).await?;
         let mut requests = request.into_inner();
         let register = match requests
             .next()
@@ -41,13 +49,21 @@ impl UsageService for UsageServer {
             Some(report_request::Message::Register(register)) => register,
             _ => return Err(Status::invalid_argument("a report begins with Register")),
         };
+        // Whoever reports: of a node that was removed nothing is taken, so that its marks need not be kept.
+        let of_it = self.orders.until_removed(&register.node_id);
+        if self.door.is_removed(&register.node_id).await? {
+            return Err(cut_off(&register.node_id));
+        }
         let (sender, receiver) = mpsc::channel(16);
         let (books, stopping) = (Arc::clone(&self.books), self.stopping.clone());
         tokio::spawn(async move {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => {}
-                () = serve(&books, register, requests, &sender) => {}
+                () = async { tokio::select! { () = removed.cancelled() => {}, () = of_it.cancelled() => {} } } => {
+                    let _node_may_have_left = sender.try_send(Err(cut_off(&register.node_id)));
+                }
+                () = serve(&books, &register, requests, &sender) => {}
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -56,7 +72,7 @@ impl UsageService for UsageServer {
 
 async fn serve(
     books: &Books,
-    register: Register,
+    register: &Register,
     mut requests: Streaming<ReportRequest>,
     answers: &mpsc::Sender<Result<ReportResponse, Status>>,
 ) {

@@ -10,6 +10,7 @@ pub mod dialect;
 pub mod freshness;
 pub mod idempotency;
 pub mod money;
+pub mod order;
 pub mod ports;
 pub mod route;
 pub mod secret;

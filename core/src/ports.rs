@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use crate::order::LogLevel;
+
 /// Tells time.
 pub trait Clock: Send + Sync {
     /// Time since a fixed but arbitrary start; never goes back. For durations.
@@ -25,4 +27,10 @@ pub fn random_bytes<const N: usize>(random: &dyn Random) -> [u8; N] {
     let mut bytes = [0; N];
     random.fill(&mut bytes);
     bytes
+}
+
+/// Changes what a part of the program writes to its log.
+pub trait LogControl: Send + Sync {
+    /// Sets the level; `None` is that of the settings.
+    fn set(&self, level: Option<LogLevel>);
 }

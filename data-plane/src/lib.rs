@@ -25,6 +25,7 @@ pub mod metrics;
 mod models;
 pub mod net;
 pub mod node;
+mod orders;
 mod relay;
 pub mod report;
 mod request;

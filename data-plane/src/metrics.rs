@@ -95,6 +95,11 @@ impl CoreCounters {
             .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// The same, to be read.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight.get()
+    }
+
     /// Connections of clients now.
     pub(crate) fn set_connections(&self, now: usize) {
         self.connections

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use proxyxai_core::{
-    ports::{Clock, Random, random_bytes},
+    order::Schedule,
+    ports::{Clock, LogControl, Random, random_bytes},
     secret::SecretString,
     snapshot::Version,
 };
@@ -23,7 +24,8 @@ use crate::{
     meter::Settled,
     metrics::{self, CoreCounters},
     net::{DialFactory, Listener},
-    report::{self, Disk, EVENTS_KEEP, FileWork, Reporter},
+    orders::{Load, Orders},
+    report::{self, Disk, EVENTS_KEEP, EventSender, FileWork, Reporter},
     serve::{self, Stop},
 };
 
@@ -72,6 +74,7 @@ pub struct Node {
     asker: Asker,
     keeper: Option<Keeper>,
     reporter: Reporter<Settled>,
+    log: Option<Arc<dyn LogControl>>,
 }
 
 /// Puts a node together.
@@ -94,11 +97,24 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
         boot_id: format!("{boot:032x}"),
     };
     let (keys, asker) = KeyResolver::new(config.clone(), settings.keys_remembered);
+    let report = report::Ports {
+        disk: ports.disk,
+        work: ports.file_work,
+        planes: planes.clone(),
+        clock: Arc::clone(&ports.clock),
+        random: Arc::clone(&ports.random),
+    };
+    let (events, reporter) = report::open(&ports.node_id, EVENTS_KEEP, report)?;
+    let cores: Vec<Arc<CoreCounters>> = std::iter::repeat_with(Arc::default)
+        .take(settings.cores.max(1))
+        .collect();
+    let orders = Orders::new(load(cores.clone(), events.clone()));
     let (mut subscriber, holding) = Subscriber::new(
         planes.clone(),
         identity,
         config.clone(),
         keys.clone(),
+        orders.clone(),
         settings.preload_max,
         Arc::clone(&ports.random),
     );
@@ -113,26 +129,17 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
             random: Arc::clone(&ports.random),
             config: config.clone(),
             keys: keys.clone(),
+            orders: orders.clone(),
             holding,
         }
     });
-    let report = report::Ports {
-        disk: ports.disk,
-        work: ports.file_work,
-        planes: planes.clone(),
-        clock: Arc::clone(&ports.clock),
-        random: Arc::clone(&ports.random),
-    };
-    let (events, reporter) = report::open(&ports.node_id, EVENTS_KEEP, report)?;
-    let cores = std::iter::repeat_with(Arc::default)
-        .take(settings.cores.max(1))
-        .collect();
     let shared = Shared {
         settings: Arc::new(settings),
         clock: ports.clock,
         random: ports.random,
         config,
         keys,
+        orders,
         strangers: Strangers::new(),
         events,
         dial: ports.dial,
@@ -145,7 +152,24 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
         asker,
         keeper,
         reporter,
+        log: None,
     })
+}
+
+/// What a node has in hand.
+fn load(
+    cores: Vec<Arc<CoreCounters>>,
+    events: EventSender<Settled>,
+) -> impl Fn() -> Load + Send + Sync {
+    use std::sync::atomic::Ordering;
+    move || {
+        let starts = &events.counters().unreported_starts;
+        Load {
+            open_requests: cores.iter().map(|core| core.in_flight()).sum(),
+            unreported_events: events.unreported(),
+            unreported_starts: starts.load(Ordering::Relaxed),
+        }
+    }
 }
 
 /// The parts of a node, each to be run where it belongs.
@@ -159,6 +183,13 @@ pub struct Parts {
 }
 
 impl Node {
+    /// Lets administrators change the level of this log while the node runs.
+    #[must_use]
+    pub fn with_log(self, log: Arc<dyn LogControl>) -> Self {
+        let log = Some(log);
+        Self { log, ..self }
+    }
+
     /// Takes the node apart for running.
     pub fn split(self) -> Parts {
         let stop = Stop {
@@ -178,6 +209,8 @@ impl Node {
                 asker: self.asker,
                 keeper: self.keeper,
                 reporter: self.reporter,
+                orders: self.shared.orders.clone(),
+                log: self.log,
             },
             handle: Handle {
                 shared: self.shared,
@@ -214,6 +247,8 @@ pub struct Background {
     asker: Asker,
     keeper: Option<Keeper>,
     reporter: Reporter<Settled>,
+    orders: Orders,
+    log: Option<Arc<dyn LogControl>>,
 }
 
 impl Background {
@@ -229,9 +264,16 @@ impl Background {
                 keeper.run(all_done.clone()).await;
             }
         };
+        let log = async {
+            if let Some(log) = self.log {
+                let kept = self.orders.keep_log(&*log);
+                all_done.run_until_cancelled(kept).await;
+            }
+        };
         tokio::join!(
             report,
             keep,
+            log,
             self.subscriber.run(all_done.clone()),
             self.asker.run(self.planes, all_done.clone())
         );
@@ -247,9 +289,24 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Whether requests can be served.
+    /// Whether clients should be sent here: requests can be served, and no administrator wants them elsewhere.
     pub fn is_ready(&self) -> bool {
+        self.can_serve() && self.schedule() == Schedule::Serve
+    }
+
+    /// Whether requests can be served.
+    pub fn can_serve(&self) -> bool {
         self.shared.config.is_ready() && !self.stop.drain.is_cancelled()
+    }
+
+    /// What an administrator wants of the node.
+    pub fn schedule(&self) -> Schedule {
+        self.shared.orders.schedule()
+    }
+
+    /// Requests whose answers are not over, streams included.
+    pub fn open_requests(&self) -> u64 {
+        self.shared.orders.load().open_requests
     }
 
     /// Where the node stands with its configuration.
@@ -286,6 +343,7 @@ impl Handle {
     pub fn metrics(&self, out: &mut String) {
         use std::sync::atomic::{AtomicU64, Ordering};
         metrics::render(&self.cores, out);
+        self.shared.orders.metrics(out);
         let (config, keys, events) = (
             self.shared.config.counters(),
             self.shared.keys.counters(),

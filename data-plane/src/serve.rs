@@ -14,9 +14,10 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use proxyxai_core::order::Schedule;
 use tokio::{
     io::AsyncWriteExt as _,
     sync::Notify,
@@ -62,10 +63,17 @@ pub(crate) async fn serve(cx: Rc<Context>, mut listener: Listener, stop: Stop) {
     let connections = Rc::new(Connections::default());
     cx.spawn(Rc::clone(&cx.timers).run());
     cx.spawn(keep_house(Rc::clone(&cx)));
+    let mut schedules = cx.orders.schedules();
+    schedules.mark_changed();
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.drain.cancelled() => break,
+            Ok(()) = schedules.changed() => {
+                cx.winding_down.set(*schedules.borrow_and_update() == Schedule::Drain);
+                cx.timers.wake_all();
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -129,18 +137,23 @@ async fn connection(cx: Rc<Context>, io: Io, from: IpAddr, _open: Open) {
     http.max_buf_size(HEAD_BYTES).header_read_timeout(None);
     let mut serving = std::pin::pin!(http.serve_connection(watched, service));
     let mut leaving = false;
+    let is_to_leave = || cx.draining.get() || (cx.winding_down.get() && visitor.is_idle());
     poll_fn(|task| {
-        if cx.draining.get() && !std::mem::replace(&mut leaving, true) {
-            serving.as_mut().graceful_shutdown();
-        }
-        match serving.as_mut().poll(task) {
-            Poll::Ready(ended) => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a client's connection ended");
-                }
-                Poll::Ready(())
+        loop {
+            if is_to_leave() && !std::mem::replace(&mut leaving, true) {
+                serving.as_mut().graceful_shutdown();
             }
-            Poll::Pending => visitor.poll_overdue(task),
+            match serving.as_mut().poll(task) {
+                Poll::Ready(ended) => {
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "a client's connection ended");
+                    }
+                    return Poll::Ready(());
+                }
+                // Its request ended just now.
+                Poll::Pending if !leaving && is_to_leave() => {}
+                Poll::Pending => return visitor.poll_overdue(task),
+            }
         }
     })
     .await;
@@ -162,7 +175,11 @@ async fn handle(
         response.body_mut().keep(busy);
         return Ok(response);
     }
-    let mut response = request::serve(cx, request, head, visitor).await;
+    let mut response = request::serve(Rc::clone(&cx), request, head, visitor).await;
+    if cx.winding_down.get() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
     response.body_mut().keep(busy);
     Ok(response)
 }

@@ -86,6 +86,11 @@ impl Visitor {
         self.enter(Phase::Idle);
     }
 
+    /// Whether it waits for its next request.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.phase.get() == Phase::Idle
+    }
+
     /// Its body is not read to the end by the gateway.
     pub(crate) fn body_unread(&self) {
         self.blind.set(true);

@@ -9,6 +9,7 @@ pub mod credential;
 pub mod join_token;
 pub mod key;
 pub mod keyring;
+pub mod log;
 pub mod node;
 pub mod options;
 pub mod price;
@@ -49,6 +50,8 @@ pub enum Noun {
     Withheld(node::All),
     /// One node.
     Node(Admin<node::Verb>),
+    /// Levels of logs.
+    Log(Admin<log::Verb>),
     /// What was used, and what it cost.
     Usage(usage::Usage),
     /// Who may administer what.
@@ -146,6 +149,9 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
             Noun::Withheld(all) => node::list_withheld(&all, environment).await,
             Noun::Node(Admin { connection, verb }) => {
                 node::run(verb, &connection.open(environment)?, connection.output()).await
+            }
+            Noun::Log(Admin { connection, verb }) => {
+                log::run(verb, &connection.open(environment)?, connection.output()).await
             }
             Noun::Usage(usage) => usage::run(usage, environment).await,
             Noun::Credential(Admin { connection, verb }) => {

@@ -7,6 +7,7 @@ pub mod data;
 pub mod environment;
 pub mod failure;
 mod keys;
+pub mod logs;
 pub mod output;
 pub mod settings;
 mod store;

@@ -37,7 +37,8 @@ use crate::{
     environment::Environment,
     failure::Failure,
     keys,
-    settings::{Line, Settings, store::StoreKind, value::LogFormat},
+    logs::{Logs, Part},
+    settings::{Line, Settings, store::StoreKind},
     system::{SystemClock, SystemRandomness},
 };
 use data::DataDir;
@@ -59,7 +60,7 @@ pub fn run(
     demo: bool,
     environment: &Environment,
 ) -> Result<(), Failure> {
-    start_log(&settings)?;
+    let logs = Logs::start(&settings)?;
     let wanted = managed_env::read(environment)?;
     let data = DataDir::open(&settings.data.0)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -78,6 +79,7 @@ pub fn run(
             demo.as_ref(),
             wanted,
             lines,
+            &logs,
         )
         .await?;
         gateway.run(&data).await
@@ -103,6 +105,7 @@ impl Gateway {
         demo: Option<&sim::Demo>,
         wanted: Option<managed::Wanted>,
         lines: Vec<Line>,
+        logs: &Logs,
     ) -> Result<Self, Failure> {
         let clock = Arc::new(SystemClock::start());
         let random =
@@ -143,6 +146,10 @@ impl Gateway {
                 let control = Arc::clone(&control);
                 async move { control.keep_tick().await }
             }),
+            tokio::spawn({
+                let (control, log) = (Arc::clone(&control), logs.control(Part::ControlPlane));
+                async move { control.keep_log(&*log).await }
+            }),
         ];
         let objects_of = |owner: managed::Owner| -> Result<managed::Objects, Failure> {
             let secret = control.managing_credential(owner.managed_by());
@@ -162,6 +169,7 @@ impl Gateway {
                 .await?;
         }
         let node = build_node(settings, data, &control, channel, copy_key, clock, random)?;
+        let node = node.with_log(logs.control(Part::Node));
         let (node, background) = data_plane::start(node, sockets.clients)
             .map_err(|error| Failure::failed(format!("the node cannot start: {error}")))?;
         servers.push(ops::serve(
@@ -332,7 +340,7 @@ async fn first_key(
 
 async fn wait_ready(node: &data_plane::Running) {
     let ready = async {
-        while !node.handle.is_ready() {
+        while !node.handle.can_serve() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -356,20 +364,4 @@ async fn stop_signal() {
         }
     }
     let _without_signals_nothing_stops_it = signal::ctrl_c().await;
-}
-
-fn start_log(settings: &Settings) -> Result<(), Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_new(settings.log.directives())
-        .map_err(|error| Failure::usage(format!("the setting `log` is not understood: {error}")))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .with_writer(std::io::stderr);
-    let started = match settings.log_format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().try_init(),
-    };
-    // A second gateway in one process, as tests run them, logs through the first one's.
-    let _first_one_wins = started;
-    Ok(())
 }

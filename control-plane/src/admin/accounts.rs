@@ -1,6 +1,6 @@
 //! Subaccounts.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use prost::Message as _;
 use proxyxai_core::{
@@ -33,6 +33,10 @@ use crate::{
     config_store::{ConfigStore, Edit, State},
     status::Fault,
 };
+
+/// Tries to delete an account while credentials are being made, and the time between them.
+const TRIES: usize = 8;
+const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) struct AccountServer {
     pub(crate) config: Arc<ConfigStore>,
@@ -211,45 +215,53 @@ impl AccountService for AccountServer {
     ) -> Result<Response<DeleteAccountResponse>, Status> {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let with_credentials = self.credentials.accounts().await?;
-        let edit = |state: &State| {
-            let at = find_account(state, &caller, Permission::Govern, &request.account)?;
-            let accounts = &state.snapshot.accounts;
-            let (id, path) = (accounts.id(at).to_owned(), accounts.path(at));
-            if id == ROOT {
-                return Err(Fault::Precondition(
-                    "the root account cannot be deleted".to_owned(),
-                ));
-            }
-            check_version(state, "account", &name_of(&id), request.resource_version)?;
-            let in_use = |why: String| Fault::InUse {
-                what: "account",
-                id: path.clone(),
-                why,
+        for _ in 0..TRIES {
+            let guard = self.credentials.none_made_meanwhile().await?;
+            let with_credentials = self.credentials.accounts().await?;
+            let edit = |state: &State| {
+                let at = find_account(state, &caller, Permission::Govern, &request.account)?;
+                let accounts = &state.snapshot.accounts;
+                let (id, path) = (accounts.id(at).to_owned(), accounts.path(at));
+                if id == ROOT {
+                    return Err(Fault::Precondition(
+                        "the root account cannot be deleted".to_owned(),
+                    ));
+                }
+                check_version(state, "account", &name_of(&id), request.resource_version)?;
+                let in_use = |why: String| Fault::InUse {
+                    what: "account",
+                    id: path.clone(),
+                    why,
+                };
+                if let Some(child) = accounts.children(at).next() {
+                    let child = accounts.path(child);
+                    return Err(in_use(format!(
+                        "has children, among them `{child}`; delete those first"
+                    )));
+                }
+                let owned = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::VirtualKey(key)) if key.account_id == id);
+                let keys = state
+                    .of_kind(ResourceKind::VirtualKey)
+                    .filter(owned)
+                    .count();
+                if keys > 0 {
+                    return Err(in_use(format!(
+                        "has {keys} virtual keys; delete those first"
+                    )));
+                }
+                if with_credentials.contains(&id) {
+                    return Err(in_use("has credentials; delete those first".to_owned()));
+                }
+                let only = Edit::Only(guard.clone());
+                Ok((vec![only, Edit::Delete(name_of(&id))], ()))
             };
-            if let Some(child) = accounts.children(at).next() {
-                let child = accounts.path(child);
-                return Err(in_use(format!(
-                    "has children, among them `{child}`; delete those first"
-                )));
+            match self.config.edit(&caller, "DeleteAccount", edit).await {
+                Ok(()) => return Ok(Response::new(DeleteAccountResponse {})),
+                Err(Fault::Contended) => tokio::time::sleep(PAUSE).await,
+                Err(fault) => return Err(fault.into()),
             }
-            let owned = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::VirtualKey(key)) if key.account_id == id);
-            let keys = state
-                .of_kind(ResourceKind::VirtualKey)
-                .filter(owned)
-                .count();
-            if keys > 0 {
-                return Err(in_use(format!(
-                    "has {keys} virtual keys; delete those first"
-                )));
-            }
-            if with_credentials.contains(&id) {
-                return Err(in_use("has credentials; delete those first".to_owned()));
-            }
-            Ok((vec![Edit::Delete(name_of(&id))], ()))
-        };
-        self.config.edit(&caller, "DeleteAccount", edit).await?;
-        Ok(Response::new(DeleteAccountResponse {}))
+        }
+        Err(Fault::Contended.into())
     }
 }
 

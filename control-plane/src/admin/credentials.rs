@@ -12,6 +12,7 @@ use proxyxai_core::{
     account::rules,
     ports::random_bytes,
     secret::{ExposeSecret as _, SecretString},
+    snapshot::{ResourceKind, ResourceName},
 };
 use proxyxai_proto::{
     admin::v1::{
@@ -22,7 +23,7 @@ use proxyxai_proto::{
         UpdateCredentialResponse, WhoAmIRequest, WhoAmIResponse,
         credential_service_server::CredentialService,
     },
-    store::v1::StoredCredential,
+    store::v1::{Counter, StoredCredential},
 };
 use tonic::{Request, Response, Status};
 
@@ -258,12 +259,39 @@ impl CredentialServer {
                 accounts: &state.snapshot.accounts,
             };
             let entry = found.map(|(entry, _)| entry);
-            let txn = write(id, entry.as_ref(), after.as_ref());
+            let mut txn = write(id, entry.as_ref(), after.as_ref());
+            if let (None, Some(made)) = (&before, &after) {
+                self.note_made(&state, made, &mut txn).await?;
+            }
             if self.trail.commit(&deed, vec![change], txn).await?.succeeded {
                 return Ok(after);
             }
         }
         Err(Fault::Contended)
+    }
+
+    /// Has a new credential fail when its account is changed or deleted meanwhile, and tells those who delete accounts of it.
+    async fn note_made(
+        &self,
+        state: &State,
+        made: &StoredCredential,
+        txn: &mut Txn,
+    ) -> Result<(), Fault> {
+        let account = ResourceName {
+            kind: ResourceKind::Account,
+            id: made.account_id.clone(),
+        };
+        let version = state.version(&account);
+        let account = Key::Config(account).to_string();
+        txn.compares.push(Compare::ModRevision(account, version));
+        let (count, entry) = self.credentials.made().await?;
+        let key = Key::CredentialsMade.to_string();
+        txn.compares
+            .push(Compare::unchanged(key.clone(), entry.as_ref()));
+        let value = count.saturating_add(1);
+        txn.then
+            .push(Op::Put(key, Counter { value }.encode_to_vec()));
+        Ok(())
     }
 
     fn audited(

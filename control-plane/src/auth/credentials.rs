@@ -9,7 +9,7 @@ use proxyxai_core::{
     ports::Clock,
     secret::{ExposeSecret as _, SecretString},
 };
-use proxyxai_proto::store::v1::StoredCredential;
+use proxyxai_proto::store::v1::{Counter, StoredCredential};
 use subtle::ConstantTimeEq as _;
 use tonic::Status;
 
@@ -17,7 +17,7 @@ use crate::{
     config_store::State,
     status::Fault,
     store::{
-        Entry, Range, Store,
+        Compare, Entry, Range, Store,
         keyspace::{self, CREDENTIAL_PREFIX, Key},
     },
 };
@@ -93,6 +93,24 @@ impl Credentials {
         let page = self.store.range(Range::prefix(CREDENTIAL_PREFIX)).await?;
         let decode = |entry: &Entry| keyspace::decode(&entry.key, &entry.value);
         Ok(page.entries.iter().map(decode).collect::<Result<_, _>>()?)
+    }
+
+    /// How many credentials were made so far, and the row that says so.
+    pub(crate) async fn made(&self) -> Result<(u64, Option<Entry>), Fault> {
+        let key = Key::CredentialsMade.to_string();
+        let entry = self.store.get(&key).await?;
+        let made = match &entry {
+            Some(entry) => keyspace::decode::<Counter>(&key, &entry.value)?.value,
+            None => 0,
+        };
+        Ok((made, entry))
+    }
+
+    /// That no credential is made from now on, to be compared.
+    pub(crate) async fn none_made_meanwhile(&self) -> Result<Compare, Fault> {
+        let (_, entry) = self.made().await?;
+        let key = Key::CredentialsMade.to_string();
+        Ok(Compare::unchanged(key, entry.as_ref()))
     }
 
     /// Ids of the accounts that have credentials.

@@ -104,6 +104,7 @@ const TABLE: &[(&str, &[(&str, Permission)])] = &[
             ("ListNodes", ReadDeployment),
             ("ListWithheld", ReadDeployment),
             ("WaitApplied", ReadDeployment),
+            ("ScheduleNode", WriteDeployment),
             ("RemoveNode", WriteDeployment),
         ],
     ),
@@ -118,6 +119,13 @@ const TABLE: &[(&str, &[(&str, Permission)])] = &[
     (
         "proxyxai.admin.v1.BackupService",
         &[("Backup", WriteDeployment)],
+    ),
+    (
+        "proxyxai.admin.v1.LogService",
+        &[
+            ("GetLogLevel", ReadDeployment),
+            ("SetLogLevel", WriteDeployment),
+        ],
     ),
     // What lets a node in is its join token, or its renewal secret.
     (

@@ -201,11 +201,10 @@ async fn a_node_renews_with_its_secret_until_it_is_removed() {
         )],
     };
     door.store.txn(served).await.unwrap();
-    let row = door.store.get(&roster).await.unwrap();
-    let removed = door.remove_node(&root(), "node-1", row.as_ref()).await;
+    let removed = door.remove_node(&root(), "node-1").await;
     assert!(removed.unwrap());
     assert_eq!(door.store.get(&roster).await.unwrap(), None);
-    let again = door.remove_node(&root(), "node-1", None).await;
+    let again = door.remove_node(&root(), "node-1").await;
     assert!(!again.unwrap(), "it is gone already");
     assert!(
         door.renew("node-1", &joined.renewal_secret, &request())

@@ -82,6 +82,8 @@ fn holding(key: &Key) -> Holding<'_> {
         | Key::KeyEncryptionKey
         | Key::FirstKey
         | Key::Import
+        | Key::LogLevel
+        | Key::CredentialsMade
         | Key::Tick
         | Key::Head
         // Of credentials, join tokens and nodes only keyed hashes are kept, and the audit trail withholds what is sealed.

@@ -3,6 +3,8 @@
 //! A commit is durable before it is answered. Transactions that wait while one is being synced share the next sync. The page
 //! cache is small and quick repair is on, so that neither memory nor a crash costs much (`docs/decisions/0001-embedded-store.md`).
 
+mod file;
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -15,6 +17,8 @@ use redb::{
     backends::InMemoryBackend,
 };
 use tokio::sync::oneshot;
+
+use file::{File, Open};
 
 use super::{
     Compare, Entry, Leadership, Op, Page, Range, Reply, Store, StoreError, Txn, TxnResult, Watch,
@@ -40,7 +44,7 @@ pub struct EmbeddedStore {
 
 struct Shared {
     place: String,
-    database: Database,
+    file: File,
     ring: Mutex<Ring>,
     elections: Elections,
 }
@@ -78,11 +82,15 @@ impl EmbeddedStore {
     /// When the file cannot be opened, is used by another process, or is no store.
     pub fn open(file: &Path) -> Result<Self, StoreError> {
         let place = file.display().to_string();
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(file)
-            .map_err(|error| failed(&place, &error))?;
-        let shared = Shared::new(place, database)?;
+        let file = file.to_owned();
+        let open = move || {
+            let mut builder = Database::builder();
+            Ok(builder.set_cache_size(CACHE_BYTES).create(&file)?)
+        };
+        Self::on_a_thread(Shared::new(place, Box::new(open))?)
+    }
+
+    fn on_a_thread(shared: Arc<Shared>) -> Result<Self, StoreError> {
         let (queue, waiting) = mpsc::channel();
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -109,12 +117,13 @@ impl EmbeddedStore {
     /// None that can be expected.
     pub fn in_memory() -> Result<Self, StoreError> {
         let place = "memory".to_owned();
-        let builder = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(InMemoryBackend::new());
-        let database = builder.map_err(|error| failed(&place, &error))?;
+        let open = || {
+            let mut builder = Database::builder();
+            let builder = builder.set_cache_size(CACHE_BYTES);
+            Ok(builder.create_with_backend(InMemoryBackend::new())?)
+        };
         Ok(Self {
-            shared: Shared::new(place, database)?,
+            shared: Shared::new(place, Box::new(open))?,
             commits: Commits::Inline,
         })
     }
@@ -172,21 +181,11 @@ impl Store for EmbeddedStore {
 }
 
 impl Shared {
-    fn new(place: String, database: Database) -> Result<Arc<Self>, StoreError> {
-        let write = || -> Result<u64, redb::Error> {
-            let txn = database.begin_write()?;
-            txn.open_table(ENTRIES)?;
-            let revision = txn
-                .open_table(COUNTERS)?
-                .get(REVISION)?
-                .map_or(0, |value| value.value());
-            txn.commit()?;
-            Ok(revision)
-        };
-        let revision = write().map_err(|error| failed(&place, &error))?;
+    fn new(place: String, open: Open) -> Result<Arc<Self>, StoreError> {
+        let (file, revision) = File::open(open).map_err(|error| failed(&place, &error))?;
         Ok(Arc::new(Self {
             place,
-            database,
+            file,
             ring: Mutex::new(Ring::starting_after(revision)),
             elections: Elections::default(),
         }))
@@ -194,6 +193,29 @@ impl Shared {
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares the database as it was opened anew with the changes that were recorded: a change whose commit gave no answer may be in it.
+    fn reopened(&self, revision: u64) -> Result<(), redb::Error> {
+        let mut ring = self.ring();
+        let committed = ring.committed();
+        if revision < committed {
+            return Err(redb::Error::Corrupted(format!(
+                "it holds revision {revision}, and {committed} was acknowledged; restore it from a backup"
+            )));
+        }
+        if revision > committed {
+            ring.begin_after(revision);
+        }
+        Ok(())
+    }
+
+    /// Works with the database, opened anew if it broke.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        self.file.with(|revision| self.reopened(revision), work)
     }
 
     /// Commits what waits, until nobody can ask any more.
@@ -219,16 +241,16 @@ impl Shared {
     }
 
     fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        let read = || -> Result<Option<Entry>, redb::Error> {
-            let table = self.database.begin_read()?.open_table(ENTRIES)?;
+        let read = |database: &Database| -> Result<Option<Entry>, redb::Error> {
+            let table = database.begin_read()?.open_table(ENTRIES)?;
             Ok(table.get(key)?.and_then(|value| decode(key, value.value())))
         };
-        read().map_err(|error| failed(&self.place, &error))
+        self.with(read).map_err(|error| failed(&self.place, &error))
     }
 
     fn range(&self, range: &Range) -> Result<Page, StoreError> {
-        let read = || -> Result<Option<Page>, redb::Error> {
-            let txn = self.database.begin_read()?;
+        let read = |database: &Database| -> Result<Option<Page>, redb::Error> {
+            let txn = database.begin_read()?;
             let now = txn
                 .open_table(COUNTERS)?
                 .get(REVISION)?
@@ -249,33 +271,43 @@ impl Shared {
             });
             Ok(Some(rows::page(found, range, at, earlier)?))
         };
-        let page = read().map_err(|error| failed(&self.place, &error))?;
+        let page = self
+            .with(read)
+            .map_err(|error| failed(&self.place, &error))?;
         page.ok_or(StoreError::Compacted)
     }
 
     /// Commits all with one sync, each at a revision of its own.
     fn commit(&self, txns: &[Txn]) -> Result<Vec<TxnResult>, StoreError> {
-        let prepared = self.prepare(txns);
-        let (prepared, results) = prepared.map_err(|error| failed(&self.place, &error))?;
-        let Some(prepared) = prepared else {
-            return Ok(results);
-        };
-        let committed = prepared.transaction.commit();
-        let mut ring = self.ring();
-        if let Err(error) = committed {
-            ring.withdraw(prepared.first);
-            return Err(StoreError::Ambiguous {
-                place: self.place.clone(),
-                what: error.to_string(),
-            });
-        }
-        ring.publish(prepared.last);
-        Ok(results)
+        let committed = self.with(|database| {
+            let (prepared, results) = self.prepare(database, txns)?;
+            let Some(prepared) = prepared else {
+                return Ok(Ok(results));
+            };
+            let committed = prepared.transaction.commit().map_err(redb::Error::from);
+            let mut ring = self.ring();
+            if let Err(error) = committed {
+                ring.withdraw(prepared.first);
+                drop(ring);
+                self.file.note(&error);
+                return Ok(Err(StoreError::Ambiguous {
+                    place: self.place.clone(),
+                    what: error.to_string(),
+                }));
+            }
+            ring.publish(prepared.last);
+            Ok(Ok(results))
+        });
+        committed.map_err(|error| failed(&self.place, &error))?
     }
 
     /// Runs transactions up to their commit; without one when nothing changed.
-    fn prepare(&self, txns: &[Txn]) -> Result<(Option<Prepared>, Vec<TxnResult>), redb::Error> {
-        let mut database_txn = self.database.begin_write()?;
+    fn prepare(
+        &self,
+        database: &Database,
+        txns: &[Txn],
+    ) -> Result<(Option<Prepared>, Vec<TxnResult>), redb::Error> {
+        let mut database_txn = database.begin_write()?;
         database_txn.set_quick_repair(true);
         let mut results = Vec::with_capacity(txns.len());
         let mut changed = Vec::new();
@@ -384,3 +416,6 @@ fn failed(place: &str, error: &dyn std::error::Error) -> StoreError {
         next,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,8 @@ pub enum Key {
     FirstKey,
     /// `meta/authority` → `Authority`: signs the certificates of control planes and nodes. For ever.
     Authority,
+    /// `meta/log-level` → `LogWish`: the level that is wanted of the logs of control planes. For ever.
+    LogLevel,
     /// `join/<id>` → `JoinToken`. Until it is deleted; one that ran out is kept a day, so that it can be named in a refusal.
     JoinToken(String),
     /// `node/<id>` → `Node`. Until it is deleted; one that was removed is kept for ever, so that its certificate stays refused.
@@ -44,6 +46,8 @@ pub enum Key {
     Config(ResourceName),
     /// `credential/<id>` → `StoredCredential`. Until it is deleted.
     Credential(String),
+    /// `meta/credentials` → `Counter`: how many credentials were ever made, raised with each, so that no account is deleted meanwhile. For ever.
+    CredentialsMade,
     /// `audit/head` → `AuditMark`: the last record of the audit trail. For ever.
     AuditHead,
     /// `audit/anchor` → `AuditMark`: the last record that was pruned. For ever.
@@ -53,7 +57,7 @@ pub enum Key {
     /// `cfg/good/<kind>/<id>` → `StoredResource`: what was last in force of an object; stands in when its row does not fit. Written and
     /// deleted with it. It stands below the prefix of the config, so that one watch tells of both in one order.
     Good(ResourceName),
-    /// `roster/<node>` → `RosterRow`: it was sent a configuration once. Until it is removed by an administrator.
+    /// `roster/<node>` → `RosterRow`: it was sent a configuration once, or something is wanted of it. Until it is removed by an administrator.
     Roster(String),
     /// `replica/<id>` → `StoredReplica`. Written anew every few seconds while the replica runs.
     Replica(String),
@@ -68,7 +72,8 @@ pub enum Key {
         /// Counts from 0.
         part: u64,
     },
-    /// `usage/mark/<node>/<epoch>` → `Counter`: the last batch that is in the rollups. For ever.
+    /// `usage/mark/<node>/<epoch>` → `Counter`: the last batch that is in the rollups. Until its node is removed: then nothing is taken from
+    /// it any more, also no repeat.
     Mark {
         /// Id of the node.
         node: String,
@@ -116,6 +121,8 @@ pub const ANSWER_PREFIX: &str = "answer/";
 pub const GOOD_PREFIX: &str = "cfg/good/";
 /// Prefix of all usage: marks and rows.
 pub const USAGE_PREFIX: &str = "usage/";
+/// Prefix of all marks.
+pub const MARK_PREFIX: &str = "usage/mark/";
 /// Prefix of all rows by hour.
 pub const HOUR_PREFIX: &str = "usage/hour/";
 /// Prefix of all rows by day.
@@ -140,6 +147,8 @@ impl fmt::Display for Key {
             Self::Pepper => f.write_str("meta/pepper"),
             Self::FirstKey => f.write_str("meta/first-key"),
             Self::Authority => f.write_str("meta/authority"),
+            Self::LogLevel => f.write_str("meta/log-level"),
+            Self::CredentialsMade => f.write_str("meta/credentials"),
             Self::JoinToken(id) => write!(f, "{JOIN_PREFIX}{id}"),
             Self::Node(id) => write!(f, "{NODE_PREFIX}{id}"),
             Self::Import => f.write_str("meta/import"),
@@ -195,6 +204,8 @@ impl Key {
             Self::Authority,
             Self::Import,
             Self::Keyring,
+            Self::LogLevel,
+            Self::CredentialsMade,
             Self::Tick,
             Self::Head,
             Self::AuditHead,
@@ -326,6 +337,8 @@ mod tests {
                 Key::Import,
                 Key::Keyring,
                 Key::Authority,
+                Key::LogLevel,
+                Key::CredentialsMade,
                 Key::Head,
                 Key::AuditHead,
                 Key::AuditAnchor,

@@ -50,6 +50,16 @@ impl Ring {
         }
     }
 
+    /// The last revision that is known to be committed.
+    pub(super) fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Begins anew after a revision: what led to it is not known. Followers list again.
+    pub(super) fn begin_after(&mut self, revision: u64) {
+        *self = Self::starting_after(revision);
+    }
+
     /// Takes the changes of one revision that is about to be committed.
     pub(super) fn record(&mut self, revision: u64, changes: Vec<Change>) {
         let bytes = changes.iter().map(bytes).fold(0, usize::saturating_add);

@@ -25,6 +25,7 @@ use super::codec::Frame;
 use crate::{
     config_store::ConfigStore,
     nodes::{Nodes, Refused, same},
+    orders::Orders,
     publish::{Published, Publisher, Step, View},
 };
 
@@ -37,6 +38,7 @@ const INVALIDATIONS: usize = 10_000;
 pub(crate) struct Session {
     pub(crate) config: Arc<ConfigStore>,
     pub(crate) nodes: Arc<Nodes>,
+    pub(crate) orders: Arc<Orders>,
     pub(crate) node_id: String,
     pub(crate) stream: u64,
     pub(crate) view: View,
@@ -87,6 +89,8 @@ impl Session {
     ) -> Result<std::convert::Infallible, Ended> {
         self.message(greeting).await?;
         let mut published = self.publisher().subscribe();
+        let mut orders = self.orders.subscribe(&self.node_id);
+        let mut no_orders = false;
         self.catch_up(&mut published, requests).await?;
         let newest = Arc::clone(&published.borrow_and_update());
         self.forget(&newest).await?;
@@ -118,6 +122,11 @@ impl Session {
                     self.update(&newest).await?;
                     quiet_until = after(self.debounce);
                 }
+                changed = orders.changed(), if !no_orders => match changed {
+                    Ok(()) => bookmark.reset_immediately(),
+                    // It was removed, and is cut off.
+                    Err(_) => no_orders = true,
+                },
                 _ = bookmark.tick() => {
                     if self.config.is_following() {
                         gathered = false;
@@ -235,6 +244,7 @@ impl Session {
         let bookmark = Bookmark {
             head: Some(head.into()),
             invalidated_through: Some(told.into()),
+            order: self.orders.of(&self.node_id),
         };
         self.message(Message::Bookmark(bookmark)).await
     }
@@ -251,6 +261,7 @@ impl Session {
                 }
                 self.nodes.hear(&self.node_id, self.stream, |node| {
                     node.applied = applied;
+                    node.vitals = ack.vitals.or(node.vitals);
                     node.digest_equal = equal.or(node.digest_equal);
                     node.invalidated_through = ack
                         .invalidated_through

@@ -121,7 +121,10 @@ async fn a_wait_names_who_does_not_follow() {
     );
     assert_eq!(answer.missing[0].refused_reasons, ["not this one"]);
     // While it has a stream it is not forgotten; after that, also by those who start later.
-    let remove = || RemoveNodeRequest { id: "deaf".into() };
+    let remove = || RemoveNodeRequest {
+        id: "deaf".into(),
+        force: false,
+    };
     let answer = plane.nodes().remove_node(remove()).await;
     refused(answer, Code::FailedPrecondition, &["has a stream"]);
     drop(open);

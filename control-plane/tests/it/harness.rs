@@ -29,7 +29,8 @@ use proxyxai_core::{
 use proxyxai_proto::{
     admin::v1::{
         account_service_client::AccountServiceClient, backup_service_client::BackupServiceClient,
-        key_service_client::KeyServiceClient, node_service_client::NodeServiceClient,
+        credential_service_client::CredentialServiceClient, key_service_client::KeyServiceClient,
+        log_service_client::LogServiceClient, node_service_client::NodeServiceClient,
         provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
         secret_service_client::SecretServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
@@ -241,6 +242,12 @@ impl Plane {
     }
     pub(crate) fn nodes(&self) -> NodeServiceClient<Authorized> {
         NodeServiceClient::new(self.admin())
+    }
+    pub(crate) fn credentials(&self) -> CredentialServiceClient<Authorized> {
+        CredentialServiceClient::new(self.admin())
+    }
+    pub(crate) fn logs(&self) -> LogServiceClient<Authorized> {
+        LogServiceClient::new(self.admin())
     }
     pub(crate) fn queries(&self) -> UsageQueryServiceClient<Authorized> {
         UsageQueryServiceClient::new(self.admin())

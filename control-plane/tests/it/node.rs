@@ -34,6 +34,9 @@ pub(crate) struct Node {
     pub(crate) revalidated: usize,
     /// Why it was sent away.
     pub(crate) drained: Option<proto::Drain>,
+    /// What was wanted of it last, and what it says of itself.
+    pub(crate) order: Option<proto::Order>,
+    pub(crate) vitals: Option<proto::Vitals>,
 }
 
 /// An open stream of a node.
@@ -57,6 +60,8 @@ impl Node {
             forgot: Vec::new(),
             revalidated: 0,
             drained: None,
+            order: None,
+            vitals: None,
         }
     }
 
@@ -148,6 +153,7 @@ impl Node {
                 self.hold(delta.to, next, &delta.digest);
             }
             Message::Bookmark(bookmark) => {
+                self.order = bookmark.order.or(self.order);
                 let through = Version::from(bookmark.invalidated_through.unwrap());
                 if open.greeting.keyed {
                     assert_eq!(through, self.forgotten, "every invalidation came before");
@@ -205,6 +211,7 @@ impl Node {
             applied: Some(self.version.into()),
             digest: self.content.digest().0.to_vec(),
             invalidated_through: Some(self.forgotten.into()),
+            vitals: self.vitals,
         };
         open.say(stream_request::Message::Ack(ack)).await;
     }

@@ -17,7 +17,7 @@ const NODES: usize = 6;
 const BATCHES: u64 = 12;
 
 /// A store that takes a moment for everything, so that calls get between one another.
-struct Slow(EmbeddedStore);
+pub(crate) struct Slow(pub(crate) EmbeddedStore);
 
 async fn a_moment() {
     tokio::time::sleep(Duration::from_millis(1)).await;

@@ -19,10 +19,11 @@ use proxyxai_proto::{
         DeleteRouteRequest, DeleteUpstreamKeyRequest, GetAuditChainRequest, GetPriceTableRequest,
         ListAuditRecordsRequest, ListKeysRequest, ManagedBy, PutPriceTableRequest,
         RemoveNodeRequest, RevokeJoinTokenRequest, Role, RotateCredentialRequest, RotateKeyRequest,
-        RotateKeyringRequest, UpdateAccountRequest, UpdateCredentialRequest, UpdateKeyRequest,
-        UpdateProviderRequest, UpdateRouteRequest, UpdateUpstreamKeyRequest,
+        RotateKeyringRequest, ScheduleNodeRequest, SetLogLevelRequest, UpdateAccountRequest,
+        UpdateCredentialRequest, UpdateKeyRequest, UpdateProviderRequest, UpdateRouteRequest,
+        UpdateUpstreamKeyRequest,
     },
-    config::v1::ProviderKind,
+    config::v1::{LogLevel, ProviderKind, Schedule},
     store::v1::Node as StoredNode,
 };
 use tonic::Code;
@@ -259,14 +260,27 @@ async fn every_change(gateway: &Gateway) -> Vec<String> {
     };
     let txn = Txn {
         compares: Vec::new(),
-        then: vec![Op::Put("node/n-1".into(), joined.encode_to_vec())],
+        then: vec![
+            Op::Put("node/n-1".into(), joined.encode_to_vec()),
+            // As if it had been served, and the level of the log been set before.
+            Op::Put("roster/n-1".into(), Vec::new()),
+            Op::Put("meta/log-level".into(), Vec::new()),
+        ],
     };
     gateway.store.txn(txn).await.unwrap();
     let id = "n-1".to_owned();
-    root.nodes()
-        .remove_node(RemoveNodeRequest { id })
-        .await
-        .unwrap();
+    let cordon = ScheduleNodeRequest {
+        id: id.clone(),
+        schedule: Schedule::Cordon.into(),
+    };
+    root.nodes().schedule_node(cordon).await.unwrap();
+    let level = SetLogLevelRequest {
+        level: LogLevel::Debug.into(),
+        ..SetLogLevelRequest::default()
+    };
+    root.logs().set_log_level(level).await.unwrap();
+    let remove = RemoveNodeRequest { id, force: false };
+    root.nodes().remove_node(remove).await.unwrap();
 
     for key_encryption_key in [true, false] {
         let rotate = RotateKeyringRequest { key_encryption_key };
@@ -287,7 +301,7 @@ async fn every_change(gateway: &Gateway) -> Vec<String> {
     secrets
 }
 
-const EVERY_CHANGE: [&str; 31] = [
+const EVERY_CHANGE: [&str; 33] = [
     "CreateAccount",
     "UpdateAccount",
     "CreateKey",
@@ -314,6 +328,8 @@ const EVERY_CHANGE: [&str; 31] = [
     "DeletePriceTable",
     "CreateJoinToken",
     "RevokeJoinToken",
+    "ScheduleNode",
+    "SetLogLevel",
     "RemoveNode",
     // The next key-encryption key, and a data key under it.
     "RotateKeyring",

@@ -25,9 +25,9 @@ use proxyxai_proto::{
         backup_service_client::BackupServiceClient,
         credential_service_client::CredentialServiceClient,
         join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-        node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
-        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
-        secret_service_client::SecretServiceClient,
+        log_service_client::LogServiceClient, node_service_client::NodeServiceClient,
+        price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
+        route_service_client::RouteServiceClient, secret_service_client::SecretServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -160,6 +160,9 @@ impl Hand {
     }
     pub(crate) fn prices(&self) -> PriceServiceClient<Way> {
         PriceServiceClient::new(self.0.clone())
+    }
+    pub(crate) fn logs(&self) -> LogServiceClient<Way> {
+        LogServiceClient::new(self.0.clone())
     }
     pub(crate) fn join_tokens(&self) -> JoinTokenServiceClient<Way> {
         JoinTokenServiceClient::new(self.0.clone())

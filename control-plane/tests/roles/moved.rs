@@ -83,7 +83,10 @@ async fn who_was_let_in_is_let_in_and_the_trail_tells_of_the_move() {
         join(&gateway, &token, "n-2").await.unwrap(),
     );
     let id = "n-2".to_owned();
-    let removed = root.nodes().remove_node(RemoveNodeRequest { id }).await;
+    let removed = root
+        .nodes()
+        .remove_node(RemoveNodeRequest { id, force: false })
+        .await;
     removed.unwrap();
     let mut chunks = root.backups().backup(BackupRequest {}).await.unwrap();
     let mut file = Vec::new();

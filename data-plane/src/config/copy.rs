@@ -17,6 +17,7 @@ use prost::Message as _;
 use proxyxai_core::{
     account::key::Pepper,
     freshness::age_at_boot,
+    order::Schedule,
     secret::seal::{self, SealError, SealKey},
     snapshot::{Content, Digest, Rejection, Snapshot, Version},
 };
@@ -54,6 +55,8 @@ pub(crate) struct Age {
     pub(crate) proved_unix_ms: i64,
     /// How old it may become, as the control plane said.
     pub(crate) limit: Option<Duration>,
+    /// What was wanted of the node.
+    pub(crate) schedule: Schedule,
 }
 
 /// What an earlier process held.
@@ -62,6 +65,7 @@ pub(crate) struct Loaded {
     pub(crate) remembered: Remembered,
     pub(crate) age: Duration,
     pub(crate) limit: Option<Duration>,
+    pub(crate) schedule: Schedule,
 }
 
 /// Why a copy is of no use.
@@ -121,6 +125,7 @@ fn read(ports: &CopyPorts, now_unix_ms: i64) -> Result<Option<Loaded>, CopyFault
     let age = newer.map_or(own, |(_, age)| age);
     loaded.age = age_at_boot(age.age, age.proved_unix_ms, now_unix_ms);
     loaded.limit = age.limit;
+    loaded.schedule = age.schedule;
     Ok(Some(loaded))
 }
 
@@ -167,6 +172,7 @@ fn assemble(copy: ConfigCopy, rows: &[u8]) -> Result<(Loaded, Age), CopyFault> {
         },
         age: Duration::ZERO,
         limit: None,
+        schedule: Schedule::default(),
     };
     Ok((loaded, age))
 }
@@ -242,6 +248,7 @@ fn age_of(age: CopyAge) -> (Of, Age) {
             age: Duration::from_millis(age.age_ms),
             proved_unix_ms: age.proved_unix_ms,
             limit: limit.map(Duration::from_millis),
+            schedule: Schedule::from_proto(age.schedule()).unwrap_or_default(),
         },
     )
 }
@@ -254,6 +261,7 @@ fn age_for(holding: &Holding, age: Age) -> CopyAge {
         age_ms: ms(age.age),
         proved_unix_ms: age.proved_unix_ms,
         max_stale_ms: age.limit.map_or(0, ms),
+        schedule: age.schedule.to_proto().into(),
     }
 }
 

@@ -16,7 +16,7 @@ use proxyxai_proto::config::v1::{
 };
 
 use super::held::{Held, Incoming, Refusal, View};
-use crate::keys::KeyResolver;
+use crate::{keys::KeyResolver, orders::Orders};
 
 /// Schemas that this program reads: the oldest and the newest.
 pub(super) const SCHEMAS: (u32, u32) = (1, 1);
@@ -25,6 +25,7 @@ pub(super) const SCHEMAS: (u32, u32) = (1, 1);
 pub(super) struct Session<'a> {
     held: &'a mut Held,
     keys: &'a KeyResolver,
+    orders: &'a Orders,
     greeting: Option<Greeting>,
     receiving: Option<Receiving>,
     /// Names of changes whose version comes with the last of several messages.
@@ -65,10 +66,11 @@ pub(super) struct Leave {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(held: &'a mut Held, keys: &'a KeyResolver) -> Self {
+    pub(super) fn new(held: &'a mut Held, keys: &'a KeyResolver, orders: &'a Orders) -> Self {
         Self {
             held,
             keys,
+            orders,
             greeting: None,
             receiving: None,
             changed: Vec::new(),
@@ -259,6 +261,9 @@ impl<'a> Session<'a> {
         {
             self.keys.advance(through.into());
         }
+        if let Some(order) = &bookmark.order {
+            self.orders.obey(order);
+        }
         Ok(self.acknowledge())
     }
 
@@ -322,6 +327,7 @@ impl<'a> Session<'a> {
             applied: Some(version.into()),
             digest: self.held.digest().0.to_vec(),
             invalidated_through: Some(self.keys.through().into()),
+            vitals: Some(self.orders.vitals()),
         };
         Taken {
             reply: (version != Version::default())

@@ -30,7 +30,7 @@ use super::{
     session::{SCHEMAS, Session, StreamFault, message},
     standing,
 };
-use crate::keys::KeyResolver;
+use crate::{keys::KeyResolver, orders::Orders};
 
 /// Largest message taken: a difference of many resources is one message.
 const MESSAGE_MAX: usize = 64 * 1024 * 1024;
@@ -57,6 +57,7 @@ pub struct Subscriber {
     identity: Identity,
     held: Held,
     keys: KeyResolver,
+    orders: Orders,
     preload_max: u64,
     backoff: Backoff,
     random: Arc<dyn Random>,
@@ -71,6 +72,7 @@ impl Subscriber {
         identity: Identity,
         config: ConfigHandle,
         keys: KeyResolver,
+        orders: Orders,
         preload_max: u64,
         random: Arc<dyn Random>,
     ) -> (Self, watch::Receiver<Option<Holding>>) {
@@ -80,6 +82,7 @@ impl Subscriber {
             identity,
             held: Held::new(config, published),
             keys,
+            orders,
             preload_max,
             backoff: Backoff::new(Arc::clone(&random)),
             random,
@@ -99,6 +102,7 @@ impl Subscriber {
         if !keyed {
             self.keys.advance(version);
         }
+        self.orders.restore(loaded.schedule);
         self.held.restore(loaded.holding);
         self.held
             .config()
@@ -158,7 +162,7 @@ impl Subscriber {
         let mut patience = GREETING;
         let mut leaving: Option<(Instant, String)> = None;
         let config = self.held.config().clone();
-        let mut session = Session::new(&mut self.held, &self.keys);
+        let mut session = Session::new(&mut self.held, &self.keys, &self.orders);
         loop {
             let message = match &leaving {
                 None => next(&mut messages, patience).await?,

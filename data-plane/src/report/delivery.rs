@@ -89,7 +89,12 @@ impl Delivery {
     async fn replay(&mut self, epoch: Epoch) {
         loop {
             let fault = match self.replay_once(&epoch).await {
-                Ok(()) => return self.progress.finish(&epoch),
+                Ok(()) => {
+                    self.progress.finish(&epoch);
+                    let counters = &self.intake.counters;
+                    counters.unreported_starts.fetch_sub(1, Ordering::Relaxed);
+                    return;
+                }
                 Err(fault) => fault,
             };
             if fault.is_final() {

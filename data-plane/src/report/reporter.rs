@@ -3,7 +3,10 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -62,6 +65,9 @@ pub fn open<E: Into<UsageEvent>>(
     let (journal, earlier) =
         Journal::open(Arc::clone(&ports.disk), node_id, first).map_err(OpenError)?;
     let (sender, events) = channel();
+    let starts = u64::try_from(earlier.len()).unwrap_or(u64::MAX);
+    let counters = &events.shared.counters;
+    counters.unreported_starts.store(starts, Ordering::Relaxed);
     let (epoch, progress) = (journal.epoch().clone(), Arc::new(Progress::default()));
     let delivery = Delivery {
         planes: ports.planes,

@@ -41,6 +41,8 @@ pub struct ReportCounters {
     pub disconnects: AtomicU64,
     /// Handed in after the reporter had stopped, or not durable when it had to: lost.
     pub lost: AtomicU64,
+    /// Earlier starts of which not all is known to be durable at the control plane.
+    pub unreported_starts: AtomicU64,
     /// Batches that the files do not hold any more although the control plane misses them.
     pub missing_batches: AtomicU64,
     /// Unix milliseconds since when the oldest unacknowledged batch of this start is durable here; 0 when there is none.
@@ -105,6 +107,14 @@ impl<E> EventSender<E> {
     /// Events that are not durable yet.
     pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::Acquire)
+    }
+
+    /// Usage events of this start that are not durable at the control plane, and may become that.
+    pub(crate) fn unreported(&self) -> u64 {
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counters = &self.shared.counters;
+        let done = count(&counters.acknowledged).saturating_add(count(&counters.lost));
+        count(&counters.queued).saturating_sub(done)
     }
 
     /// What became of the events so far.

@@ -35,7 +35,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::plane::{self, Events, PEPPER};
+use crate::plane::{self, Events, PEPPER, Wanted};
 
 /// Longest that anything in a test may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -106,6 +106,7 @@ pub(crate) struct Core {
     pub(crate) handle: Handle,
     pub(crate) done: tokio::task::JoinHandle<()>,
     events: Events,
+    wanted: Wanted,
 }
 
 /// A virtual key of the account `root`, of `root/team` (gpt-4o* only), and of the suspended `root/gone`.
@@ -190,9 +191,10 @@ pub(crate) fn provider(
 pub(crate) async fn core(setup: Setup) -> Core {
     let mut resources = accounts_and_keys(&Pepper::new(PEPPER));
     resources.extend(setup.resources);
+    let wanted = Wanted::default();
     let (channel, events) = match setup.alone {
         true => (plane::nowhere(), Events::default()),
-        false => plane::start(resources, setup.control_plane),
+        false => plane::start(resources, setup.control_plane, wanted.clone()),
     };
     let clock: Arc<dyn Clock> = Arc::new(TestClock(Instant::now()));
     let dial = dial::factory(Arc::clone(&clock), setup.settings.connect_timeout).unwrap();
@@ -236,6 +238,7 @@ pub(crate) async fn core(setup: Setup) -> Core {
         handle,
         done,
         events,
+        wanted,
     }
 }
 
@@ -253,6 +256,37 @@ impl Core {
         let events = self.events.lock().unwrap().clone();
         assert_eq!(events.len(), count, "{events:#?}");
         events
+    }
+
+    /// Wants this of the node, and waits until it says that it does so.
+    pub(crate) async fn want(&self, schedule: proto::Schedule) -> proto::Vitals {
+        let obeyed = async {
+            loop {
+                self.wanted.schedule.send_replace(schedule);
+                let vitals = *self.wanted.vitals.lock().unwrap();
+                if vitals.schedule() == schedule {
+                    return vitals;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, obeyed).await.unwrap()
+    }
+
+    /// What it says of itself once this holds.
+    pub(crate) async fn says(&self, holds: impl Fn(&proto::Vitals) -> bool) -> proto::Vitals {
+        let said = async {
+            loop {
+                // Every bookmark is answered.
+                self.wanted.schedule.send_modify(|_| {});
+                sleep(Duration::from_millis(5)).await;
+                let vitals = *self.wanted.vitals.lock().unwrap();
+                if holds(&vitals) {
+                    return vitals;
+                }
+            }
+        };
+        timeout(PATIENCE, said).await.unwrap()
     }
 
     /// One line of the metrics.

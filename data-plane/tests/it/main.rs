@@ -10,6 +10,7 @@
 mod edge;
 mod harness;
 mod levels;
+mod orders;
 mod outages;
 mod plane;
 mod retries;

@@ -15,6 +15,7 @@ use proxyxai_proto::{
         self as proto, ResolveKeysRequest, ResolveKeysResponse, StreamRequest, StreamResponse,
         config_service_server::{ConfigService, ConfigServiceServer},
         resource::Kind,
+        stream_request,
         stream_response::Message,
     },
     usage::v1::{
@@ -25,7 +26,7 @@ use proxyxai_proto::{
 };
 use tokio::{
     io::{DuplexStream, duplex},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::{
@@ -43,16 +44,23 @@ const VERSION: proto::Version = proto::Version {
 
 /// Events that arrived.
 pub(crate) type Events = Arc<Mutex<Vec<UsageEvent>>>;
+/// What is wanted of the node, and what it said of itself last.
+#[derive(Clone, Default)]
+pub(crate) struct Wanted {
+    pub(crate) schedule: watch::Sender<proto::Schedule>,
+    pub(crate) vitals: Arc<Mutex<proto::Vitals>>,
+}
 
 #[derive(Clone)]
 struct Plane {
     content: Content,
     knows_keys: bool,
     events: Events,
+    wanted: Wanted,
 }
 
 /// Starts one; look-ups of keys fail unless `knows_keys`.
-pub(crate) fn start(resources: Vec<Kind>, knows_keys: bool) -> (Channel, Events) {
+pub(crate) fn start(resources: Vec<Kind>, knows_keys: bool, wanted: Wanted) -> (Channel, Events) {
     let content = resources
         .into_iter()
         .map(|kind| Arc::new(proto::Resource { kind: Some(kind) }))
@@ -62,6 +70,7 @@ pub(crate) fn start(resources: Vec<Kind>, knows_keys: bool) -> (Channel, Events)
         content,
         knows_keys,
         events: Arc::clone(&events),
+        wanted,
     };
     let (line, incoming) = mpsc::unbounded_channel();
     let server = Server::builder()
@@ -149,9 +158,28 @@ impl ConfigService for Plane {
             let message = Some(message);
             to_node.try_send(Ok(StreamResponse { message })).unwrap();
         }
+        let (wanted, mut schedules) = (self.wanted.clone(), self.wanted.schedule.subscribe());
         tokio::spawn(async move {
-            while let Ok(Some(_)) = request.get_mut().message().await {}
-            drop(to_node);
+            loop {
+                tokio::select! {
+                    biased;
+                    Ok(()) = schedules.changed() => {
+                        let schedule = (*schedules.borrow_and_update()).into();
+                        let order = Some(proto::Order { schedule, ..proto::Order::default() });
+                        let head = Some(VERSION);
+                        let bookmark = proto::Bookmark { head, order, ..proto::Bookmark::default() };
+                        let message = Some(Message::Bookmark(bookmark));
+                        to_node.send(Ok(StreamResponse { message })).await.unwrap();
+                    }
+                    heard = request.get_mut().message() => match heard {
+                        Ok(Some(StreamRequest { message: Some(stream_request::Message::Ack(ack)) })) => {
+                            *wanted.vitals.lock().unwrap() = ack.vitals.unwrap();
+                        }
+                        Ok(Some(_)) => {}
+                        Ok(None) | Err(_) => return,
+                    },
+                }
+            }
         });
         Ok(Response::new(ReceiverStream::new(messages)))
     }

@@ -5,9 +5,9 @@ use proxyxai_proto::admin::v1::{
     account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
     backup_service_client::BackupServiceClient, credential_service_client::CredentialServiceClient,
     join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-    node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
-    provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
-    secret_service_client::SecretServiceClient,
+    log_service_client::LogServiceClient, node_service_client::NodeServiceClient,
+    price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
+    route_service_client::RouteServiceClient, secret_service_client::SecretServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -115,6 +115,11 @@ impl Api {
     /// Nodes.
     pub fn nodes(&self) -> NodeServiceClient<Authorized> {
         NodeServiceClient::new(self.channel.clone())
+    }
+
+    /// Levels of logs.
+    pub fn logs(&self) -> LogServiceClient<Authorized> {
+        LogServiceClient::new(self.channel.clone())
     }
 
     /// Usage.

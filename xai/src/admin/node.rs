@@ -1,5 +1,7 @@
 //! `xai nodes`, `xai withheld` and `xai node …`
 
+mod schedule;
+
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -8,9 +10,11 @@ use proxyxai_proto::{
         ListNodesRequest, ListWithheldRequest, NodeState, NodeView, RemoveNodeRequest,
         WaitAppliedRequest, WithheldView,
     },
-    config::v1::Version,
+    config::v1::{self as proto, Version},
 };
 use serde_json::{Value, json};
+
+use schedule::{drained, schedule, scheduled};
 
 use super::{
     api::{Api, PAGE, all_pages, call},
@@ -20,6 +24,7 @@ use crate::{
     environment::Environment,
     failure::Failure,
     output::{Kind, Output},
+    settings::value::Span,
 };
 
 const NODE: Kind<'static> = Kind {
@@ -28,6 +33,7 @@ const NODE: Kind<'static> = Kind {
     columns: &[
         ("ID", "id"),
         ("STATE", "state"),
+        ("SCHEDULE", "schedule"),
         ("VERSION", "applied"),
         ("AGE", "age"),
         ("VIEW", "view"),
@@ -57,10 +63,33 @@ pub struct All {
 /// What can be done with one node.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Take a node out: it is forgotten, and its certificate is refused from now on; it must not run any more.
+    /// Let a node serve again after `cordon` or `drain`.
+    Uncordon {
+        /// Its id.
+        id: String,
+    },
+    /// Have a node say that it is not ready, so that load balancers take it out; it serves what comes all the same. Kept through restarts.
+    Cordon {
+        /// Its id.
+        id: String,
+    },
+    /// Cordon a node, and have it end its clients' connections after the requests that they are at; it is drained when no request is open
+    /// and all usage is reported.
+    Drain {
+        /// Its id.
+        id: String,
+        /// Then wait until it is drained, so long at most; fails, and says what is left, when it is not by then.
+        #[arg(long, value_name = "SPAN", num_args = 0..=1, require_equals = true, default_missing_value = "10m")]
+        wait: Option<Span>,
+    },
+    /// Take a node out for good: its certificate is refused from now on, and nobody joins under its id again. Drain and stop it first.
     Remove {
         /// Its id.
         id: String,
+        /// Also when it has a stream, which every replica ends at once, as when its certificate was stolen; usage that it has not reported
+        /// is refused from then on.
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -87,10 +116,47 @@ pub async fn list_withheld(all: &All, environment: &Environment) -> Result<(), F
 /// Does it.
 pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
     match verb {
-        Verb::Remove { id } => {
-            let request = RemoveNodeRequest { id: id.clone() };
-            call!(api, api.nodes().remove_node(request));
-            output.done(&format!("Removed node {id}."))
+        Verb::Uncordon { id } => {
+            schedule(api, &id, proto::Schedule::Serve).await?;
+            output.done(&format!("Node {id} serves again."))
+        }
+        Verb::Cordon { id } => {
+            schedule(api, &id, proto::Schedule::Cordon).await?;
+            output.done(&format!("Cordoned node {id}."))
+        }
+        Verb::Drain { id, wait } => {
+            schedule(api, &id, proto::Schedule::Drain).await?;
+            match wait {
+                None => output.done(&format!("Node {id} is being drained.")),
+                Some(within) => {
+                    drained(api, &id, within.0).await?;
+                    output.done(&format!("Drained node {id}; it can be stopped."))
+                }
+            }
+        }
+        Verb::Remove { id, force } => {
+            let request = RemoveNodeRequest {
+                id: id.clone(),
+                force,
+            };
+            let removed = call!(api, api.nodes().remove_node(request));
+            let cut = if removed.had_stream {
+                " and cut it off"
+            } else {
+                ""
+            };
+            let lost = match removed.vitals.map(|vitals| vitals.unreported_events) {
+                None | Some(0) => {
+                    "usage that it did not report, if there is any, stays in its event files"
+                        .to_owned()
+                }
+                Some(events) => {
+                    format!("{events} usage events that it did not report stay in its event files")
+                }
+            };
+            output.done(&format!(
+                "Removed node {id}{cut}: its certificate is refused; {lost} and is not booked."
+            ))
         }
     }
 }
@@ -145,7 +211,12 @@ fn silent(replicas: &[String]) -> Result<(), Failure> {
 }
 
 fn view(node: &NodeView, withheld: usize) -> Value {
+    let vitals = node.vitals.as_ref();
     json!({
+        "schedule": scheduled(node), "drained": node.drained,
+        "open_requests": vitals.map(|vitals| vitals.open_requests),
+        "unreported_events": vitals.map(|vitals| vitals.unreported_events),
+        "unreported_starts": vitals.map(|vitals| vitals.unreported_starts),
         "id": node.id, "boot_id": node.boot_id, "program_version": node.program_version,
         "state": word(node.state()), "applied": version(node.applied.as_ref()),
         "digest_equal": node.digest_equal, "invalidated_through": version(node.invalidated_through.as_ref()),

@@ -63,6 +63,14 @@ async fn ready(State(ops): State<Arc<Ops>>) -> Response {
         .age()
         .map(|age| format!(", {} s old", age.as_secs()));
     let state = format!("{}{}", ops.node.state().as_str(), age.unwrap_or_default());
+    if ops.node.can_serve() && !ops.node.is_ready() {
+        let (schedule, open) = (ops.node.schedule().as_str(), ops.node.open_requests());
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: the node is {schedule}, with {open} open requests\n"),
+        )
+            .into_response();
+    }
     if !ops.node.is_ready() {
         return (
             StatusCode::SERVICE_UNAVAILABLE,

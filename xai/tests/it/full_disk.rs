@@ -1,6 +1,16 @@
 //! A disk that fills while a gateway serves: requests go on, usage waits, and when there is room again all of it is booked, once.
 
-use std::{fs, io::Write as _, path::PathBuf};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use proxyxai_core::secret::fingerprint::Fingerprint;
+use proxyxai_data_plane::control_tls;
+use proxyxai_proto::admin::v1::CreateAccountRequest;
+use tonic::Status;
+use xai::admin::api::Api;
 
 use super::{
     events::{booked, events, sums},
@@ -52,10 +62,39 @@ async fn a_disk_that_fills_loses_no_usage() {
             .then_some(())
     })
     .await;
+    // The store has some room of its own; when that is used up, a change is refused and nothing else is.
+    let refused = create_accounts(&gateway, &data, "full").await.unwrap_err();
+    assert!(refused.message().contains("space"), "{refused:?}");
+    assert_eq!(gateway.ask(&ask).await.status, 200);
     fs::remove_file(&ballast).unwrap();
     drop(file);
-    let rows = home.usage(&usage, 41).await;
+    until("changes are taken again", async || {
+        create_accounts(&gateway, &data, "again").await.ok()
+    })
+    .await;
+    let rows = home.usage(&usage, 42).await;
     let all = events(&data);
-    assert_eq!((all.len(), booked(&rows)), (41, sums(&all)));
+    assert_eq!((all.len(), booked(&rows)), (42, sums(&all)));
     gateway.stop().await;
+}
+
+/// Makes accounts as an administrator does; ends at the first refusal.
+async fn create_accounts(gateway: &Gateway, data: &Path, name: &str) -> Result<(), Status> {
+    let credential = fs::read_to_string(data.join("admin-credential")).unwrap();
+    let authority: Fingerprint = gateway.authority.parse().unwrap();
+    let channel = control_tls::channel(&gateway.grpc.to_string(), authority, None).unwrap();
+    let api = Api::new(channel, &credential.trim().into(), "here".to_owned()).unwrap();
+    for number in 0..5000 {
+        let request = CreateAccountRequest {
+            parent: "root".to_owned(),
+            name: format!("{name}-{number}"),
+            allowed_models: vec!["m".repeat(200); 16],
+            ..CreateAccountRequest::default()
+        };
+        api.accounts().create_account(request).await?;
+        if name == "again" {
+            return Ok(());
+        }
+    }
+    Ok(())
 }

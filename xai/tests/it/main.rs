@@ -16,6 +16,7 @@ mod full_disk;
 mod joining;
 mod lifecycle;
 mod manual;
+mod operating;
 mod people;
 mod process;
 mod refusals;

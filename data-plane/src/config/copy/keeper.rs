@@ -18,6 +18,7 @@ use super::{Age, CopyFault, CopyPorts, write, write_age};
 use crate::{
     config::{ConfigHandle, held::Holding},
     keys::{KeyResolver, Remembered},
+    orders::Orders,
     report::FileWork,
 };
 
@@ -38,6 +39,7 @@ pub(crate) struct Keeper {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) config: ConfigHandle,
     pub(crate) keys: KeyResolver,
+    pub(crate) orders: Orders,
     pub(crate) holding: watch::Receiver<Option<Holding>>,
 }
 
@@ -47,6 +49,7 @@ impl Keeper {
         let mut minute = interval(AGE_EVERY);
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         minute.tick().await;
+        let mut schedules = self.orders.schedules();
         // When the next copy is written, if something changed, and how soon one may be.
         let (mut due, mut not_before): (Option<Instant>, Instant) = (None, Instant::now());
         let soon = |not_before: Instant| {
@@ -69,6 +72,8 @@ impl Keeper {
                     not_before = Instant::now().checked_add(pause).unwrap_or_else(Instant::now);
                     due = if written.is_some() { None } else { Some(not_before) };
                 }
+                // It is to outlive the node, and is seldom changed.
+                Ok(()) = schedules.changed() => self.save_age().await,
                 _ = minute.tick() => {
                     self.save_age().await;
                     let keyed = self.holding.borrow().as_ref().is_some_and(|held| held.pinned.keyed);
@@ -136,6 +141,7 @@ impl Keeper {
             age,
             proved_unix_ms: self.clock.unix_ms().saturating_sub(ms),
             limit: self.config.ask(Freshness::named_limit),
+            schedule: self.orders.schedule(),
         }
     }
 }

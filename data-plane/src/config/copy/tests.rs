@@ -84,6 +84,7 @@ fn age(seconds: u64, proved_unix_ms: i64) -> Age {
         age: Duration::from_secs(seconds),
         proved_unix_ms,
         limit: Some(Duration::from_secs(77)),
+        schedule: Schedule::Cordon,
     }
 }
 
@@ -150,8 +151,12 @@ fn law_13_what_was_held_is_held_again() {
     assert_eq!(pinned.pepper.as_ref().unwrap().expose(), &PEPPER);
     assert_eq!(loaded.remembered, remembered());
     assert_eq!(
-        (loaded.age, loaded.limit),
-        (Duration::from_secs(10), Some(Duration::from_secs(77)))
+        (loaded.age, loaded.limit, loaded.schedule),
+        (
+            Duration::from_secs(10),
+            Some(Duration::from_secs(77)),
+            Schedule::Cordon
+        )
     );
 }
 

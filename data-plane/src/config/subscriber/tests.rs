@@ -14,6 +14,7 @@ use super::*;
 use crate::{
     config::{ControlPlanes, NodeState, sample},
     fakes::{ConfigStream, Line, Still, config_plane},
+    orders::Load,
 };
 
 mod outages;
@@ -30,6 +31,7 @@ struct Plane {
     keys: KeyResolver,
     shutdown: CancellationToken,
     holding: watch::Receiver<Option<Holding>>,
+    orders: Orders,
 }
 
 fn start() -> Plane {
@@ -55,6 +57,7 @@ fn unstarted() -> Plane {
         config,
         shutdown: CancellationToken::new(),
         holding: watch::channel(None).1,
+        orders: Orders::new(Load::default),
     }
 }
 
@@ -70,6 +73,7 @@ fn start_at(lines: &[&Line], plane: Plane) -> Plane {
         identity,
         plane.config.clone(),
         plane.keys.clone(),
+        plane.orders.clone(),
         5,
         Arc::new(Still),
     );

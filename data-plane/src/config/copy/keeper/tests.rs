@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use proxyxai_core::{
     account::key::Pepper,
+    order::Schedule,
     secret::seal::SealKey,
     snapshot::{Content, Snapshot, Version},
 };
@@ -13,6 +14,7 @@ use super::*;
 use crate::{
     config::{Pinned, held::View, sample},
     fakes::Still,
+    orders::Load,
     report::{Disk as _, MemoryDisk},
 };
 
@@ -20,6 +22,7 @@ struct Bench {
     disk: Arc<MemoryDisk>,
     ports: Arc<CopyPorts>,
     config: ConfigHandle,
+    orders: Orders,
     holding: watch::Sender<Option<Holding>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -34,12 +37,14 @@ fn start() -> Bench {
     let config = ConfigHandle::default();
     let (holding, receiver) = watch::channel(None);
     let stop = CancellationToken::new();
+    let orders = Orders::new(Load::default);
     let keeper = Keeper {
         ports: Arc::clone(&ports),
         work: FileWork::Inline,
         clock: Arc::new(Still),
         random: Arc::new(Still),
         keys: KeyResolver::new(config.clone(), 10).0,
+        orders: orders.clone(),
         config: config.clone(),
         holding: receiver,
     };
@@ -48,6 +53,7 @@ fn start() -> Bench {
         disk,
         ports,
         config,
+        orders,
         holding,
         stop,
         task,
@@ -129,6 +135,30 @@ async fn the_age_is_written_each_minute_and_so_is_what_was_looked_up() {
         bench.written() >= 6,
         "the age, and the copy with what was looked up"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wanted_of_the_node_is_written_at_once() {
+    let bench = start();
+    pass(10).await;
+    bench.change(1, false);
+    pass(1_100).await;
+    let kept = || {
+        super::super::read(&bench.ports, 0)
+            .unwrap()
+            .unwrap()
+            .schedule
+    };
+    assert_eq!(kept(), Schedule::Serve);
+    for wanted in [Schedule::Cordon, Schedule::Drain, Schedule::Serve] {
+        bench.orders.restore(wanted);
+        pass(10).await;
+        assert_eq!(kept(), wanted);
+    }
+    bench.orders.restore(Schedule::Drain);
+    bench.change(2, false);
+    pass(6_000).await;
+    assert_eq!((bench.copy().unwrap().0, kept()), (2, Schedule::Drain));
 }
 
 #[tokio::test(start_paused = true)]

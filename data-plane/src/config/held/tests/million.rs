@@ -142,6 +142,7 @@ fn a_million_keys() {
         age: std::time::Duration::ZERO,
         proved_unix_ms: 0,
         limit: None,
+        schedule: proxyxai_core::order::Schedule::Serve,
     };
     let begun = Instant::now();
     let bytes = copy::write(&ports, [2; 32], &holding, Remembered::default(), age).unwrap();

@@ -1,5 +1,6 @@
 //! Control planes that die, send nodes away, or stay away.
 
+use proxyxai_core::order::Schedule;
 use proxyxai_proto::config::v1::Drain;
 use tokio::time::Instant;
 
@@ -175,4 +176,45 @@ async fn the_control_plane_says_how_old_a_configuration_may_become_and_a_bookmar
     assert_eq!(plane.config.age(), Some(Duration::ZERO));
     let holding = plane.holding.borrow().clone().unwrap();
     assert_eq!(holding.pinned.snapshot.version.revision, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_does_what_bookmarks_say_and_goes_on_so_in_an_outage() {
+    let mut plane = start();
+    let (mut stream, _) = plane.accept().await;
+    stream.greet(3).await;
+    stream.snapshot(3, &sample::resources(&["a"])).await;
+    stream.acked(3).await;
+    let told = |schedule: Option<proto::Schedule>| {
+        let order = schedule.map(|schedule| proto::Order {
+            schedule: schedule.into(),
+            ..proto::Order::default()
+        });
+        Message::Bookmark(Bookmark {
+            head: version(3),
+            order,
+            ..Bookmark::default()
+        })
+    };
+    let says = async |stream: &mut ConfigStream| {
+        let heard = stream.heard().await;
+        let stream_request::Message::Ack(ack) = heard else {
+            panic!("{heard:?}")
+        };
+        ack.vitals.unwrap().schedule()
+    };
+    stream.say(told(None)).await;
+    assert_eq!(says(&mut stream).await, proto::Schedule::Serve);
+    stream.say(told(Some(proto::Schedule::Drain))).await;
+    assert_eq!(says(&mut stream).await, proto::Schedule::Drain);
+    stream.say(told(None)).await;
+    assert_eq!(says(&mut stream).await, proto::Schedule::Drain);
+    plane.line.cut();
+    drop(stream);
+    let (mut stream, _) = plane.accept().await;
+    assert_eq!(plane.orders.schedule(), Schedule::Drain);
+    stream.greet(3).await;
+    stream.say(told(Some(proto::Schedule::Serve))).await;
+    assert_eq!(says(&mut stream).await, proto::Schedule::Serve);
+    assert_eq!(plane.orders.schedule(), Schedule::Serve);
 }

@@ -107,6 +107,7 @@ async fn the_keyed_view_notes_changes_beside_its_content() {
         .say(Message::Bookmark(Bookmark {
             head: version(9),
             invalidated_through: version(9),
+            order: None,
         }))
         .await;
     assert_eq!(stream.noted().await, 9);
