@@ -49,6 +49,7 @@ use crate::{
     config_service::{ConfigServer, ConfigServiceServer},
     config_store::ConfigStore,
     join::{self, Door, JoinServer, JoinTokenServer},
+    manifest::service::ManifestServer,
     node_service::NodeServer,
     nodes::Nodes,
     publish::{Publisher, ViewKey},
@@ -347,7 +348,7 @@ impl ControlPlane {
         match for_whom {
             ManagedBy::Env => Some(self.own.env.clone()),
             ManagedBy::Demo => Some(self.own.demo.clone()),
-            ManagedBy::Admin | ManagedBy::Unspecified => None,
+            ManagedBy::Admin | ManagedBy::Apply | ManagedBy::Unspecified => None,
         }
     }
 
@@ -417,6 +418,14 @@ impl ControlPlane {
             }))
             .add_service(RouteServiceServer::new(RouteServer { config: config() }))
             .add_service(PriceServiceServer::new(PriceServer { config: config() }))
+            .add_service(
+                ManifestServer::service(
+                    config(),
+                    Arc::clone(&self.credentials),
+                    self.pepper.clone(),
+                )
+                .map_err(io::Error::other)?,
+            )
             .add_service(NodeServiceServer::new(NodeServer {
                 config: config(),
                 roster: Arc::clone(&self.roster),

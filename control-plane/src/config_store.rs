@@ -61,6 +61,16 @@ pub(crate) enum Edit {
     Delete(ResourceName),
 }
 
+impl Edit {
+    /// What it changes; `None` for an object without a kind.
+    pub(crate) fn name(&self) -> Option<ResourceName> {
+        match self {
+            Self::Put(stored) => ResourceName::of(stored.resource.as_ref()?),
+            Self::Delete(name) => Some(name.clone()),
+        }
+    }
+}
+
 /// What the configuration and its follower both hold.
 struct Shared {
     store: Arc<dyn Store>,
@@ -193,10 +203,15 @@ impl ConfigStore {
     /// A fault of a change, recorded when it tells that the caller reached for what it may not have. What does not exist is recorded like
     /// what the caller does not see, or the time that an answer takes would tell them apart.
     pub(crate) async fn refused(&self, caller: &Caller, action: &str, fault: Fault) -> Fault {
-        let reached = match &fault {
+        let mut cause = &fault;
+        while let Fault::Object { fault, .. } = cause {
+            cause = fault;
+        }
+        let reached = match cause {
             Fault::Denied(_) => true,
             Fault::NotFound { .. } => caller.role != Role::Root,
-            Fault::Invalid(_)
+            Fault::Object { .. }
+            | Fault::Invalid(_)
             | Fault::Fields(_)
             | Fault::InUse { .. }
             | Fault::Stale { .. }
@@ -236,7 +251,8 @@ impl ConfigStore {
     ) -> Result<Committed, Fault> {
         if edits.len() > MAX_EDITS {
             return Err(Fault::Invalid(format!(
-                "one call changes at most {MAX_EDITS} objects"
+                "one change has at most {MAX_EDITS} objects, and this one has {}; make several of it",
+                edits.len()
             )));
         }
         let head = state.snapshot.version.revision.saturating_add(1);

@@ -11,6 +11,7 @@ mod bootstrap;
 mod config_service;
 mod config_store;
 mod join;
+mod manifest;
 mod node_service;
 mod nodes;
 mod publish;

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod data;
 pub mod environment;
 pub mod failure;
+pub mod manifest;
 pub mod output;
 pub mod settings;
 pub mod system;

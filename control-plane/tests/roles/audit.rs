@@ -240,6 +240,10 @@ async fn every_change(gateway: &Gateway) -> Vec<String> {
         ..DeletePriceTableRequest::default()
     };
     root.prices().delete_price_table(delete).await.unwrap();
+    let narrow = crate::manifest::account("root", &["gpt-*"]);
+    let is_narrow = crate::manifest::exported(root).await.contains(&narrow);
+    let other = crate::manifest::account("root", if is_narrow { &[] } else { &["gpt-*"] });
+    crate::manifest::apply(root, &[other], false).await.unwrap();
     let made = root
         .join_tokens()
         .create_join_token(CreateJoinTokenRequest::default())
@@ -279,7 +283,7 @@ async fn every_change(gateway: &Gateway) -> Vec<String> {
     secrets
 }
 
-const EVERY_CHANGE: [&str; 27] = [
+const EVERY_CHANGE: [&str; 28] = [
     "CreateAccount",
     "UpdateAccount",
     "CreateKey",
@@ -304,6 +308,7 @@ const EVERY_CHANGE: [&str; 27] = [
     "ActivatePriceTable",
     "ActivatePriceTable",
     "DeletePriceTable",
+    "ApplyManifest",
     "CreateJoinToken",
     "RevokeJoinToken",
     "RemoveNode",

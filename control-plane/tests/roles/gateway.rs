@@ -23,8 +23,9 @@ use proxyxai_proto::{
         account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
         credential_service_client::CredentialServiceClient,
         join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-        node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
-        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+        manifest_service_client::ManifestServiceClient, node_service_client::NodeServiceClient,
+        price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
+        route_service_client::RouteServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -152,6 +153,9 @@ impl Hand {
     }
     pub(crate) fn join_tokens(&self) -> JoinTokenServiceClient<Way> {
         JoinTokenServiceClient::new(self.0.clone())
+    }
+    pub(crate) fn manifests(&self) -> ManifestServiceClient<Way> {
+        ManifestServiceClient::new(self.0.clone()).max_decoding_message_size(64 << 20)
     }
     pub(crate) fn routes(&self) -> RouteServiceClient<Way> {
         RouteServiceClient::new(self.0.clone())

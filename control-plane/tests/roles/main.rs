@@ -10,3 +10,5 @@ mod audit;
 mod escape;
 mod gate;
 mod gateway;
+mod manifest;
+mod manifests_at_random;

@@ -5,8 +5,9 @@ use proxyxai_proto::admin::v1::{
     account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
     credential_service_client::CredentialServiceClient,
     join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-    node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
-    provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+    manifest_service_client::ManifestServiceClient, node_service_client::NodeServiceClient,
+    price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
+    route_service_client::RouteServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -99,6 +100,14 @@ impl Api {
     /// Tables of list prices.
     pub fn prices(&self) -> PriceServiceClient<Authorized> {
         PriceServiceClient::new(self.channel.clone())
+    }
+
+    /// The configuration as a whole.
+    pub fn manifests(&self) -> ManifestServiceClient<Authorized> {
+        const MAX_BYTES: usize = 64 << 20;
+        ManifestServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_BYTES)
+            .max_encoding_message_size(MAX_BYTES)
     }
 
     /// Nodes.
