@@ -20,6 +20,7 @@ const PROTOS: &[&str] = &[
     "proxyxai/node/v1/copy.proto",
     "proxyxai/admin/v1/node.proto",
     "proxyxai/store/v1/roster.proto",
+    "proxyxai/store/v1/stage.proto",
 ];
 
 fn main() -> io::Result<()> {

@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub(super) odd: OrdMap<ResourceName, Row>,
     /// When the head was written.
     pub(super) head_revision: u64,
+    /// Whether a change is in force that is not yet in the rows.
+    pub(super) staged: bool,
 }
 
 impl State {
@@ -76,6 +78,7 @@ impl State {
             withheld: Arc::default(),
             odd: OrdMap::new(),
             head_revision: 0,
+            staged: false,
         }
     }
 

@@ -25,8 +25,8 @@ use proxyxai_core::{
 use proxyxai_proto::{
     admin::v1::{
         account_service_client::AccountServiceClient, key_service_client::KeyServiceClient,
-        node_service_client::NodeServiceClient, provider_service_client::ProviderServiceClient,
-        route_service_client::RouteServiceClient,
+        manifest_service_client::ManifestServiceClient, node_service_client::NodeServiceClient,
+        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -196,6 +196,9 @@ impl Plane {
     fn node(&self) -> Authorized {
         let credential = self.plane.node_credential().expose_secret().to_owned();
         InterceptedService::new(self.channel.clone(), Bearer(Some(credential)))
+    }
+    pub(crate) fn manifests(&self) -> ManifestServiceClient<Authorized> {
+        ManifestServiceClient::new(self.admin()).max_decoding_message_size(64 << 20)
     }
     pub(crate) fn accounts(&self) -> AccountServiceClient<Authorized> {
         AccountServiceClient::new(self.admin())

@@ -18,6 +18,7 @@ mod node;
 mod replicas;
 mod resolve;
 mod secrets;
+mod staged;
 mod store;
 mod stream;
 mod tree;
