@@ -408,6 +408,7 @@ async fn files_are_compared_applied_and_written_out_again() {
     )
     .await;
     run("diff -f none.yaml", "", 2, &["none.yaml cannot be read"]).await;
+    run("apply -f - --prune", "# nothing\n", 2, &["name nothing"]).await;
     fs::create_dir(work.join("folder")).unwrap();
     run("diff -f folder", "", 2, &["no YAML files"]).await;
     fs::write(

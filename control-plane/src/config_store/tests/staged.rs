@@ -13,6 +13,10 @@ use crate::store::{
 
 /// Keys of the change: more than two portions.
 const KEYS: u8 = 100;
+/// Stands nowhere in plain.
+const SECRET: &str = "sk-secret-of-a-large-change";
+/// Objects of the change.
+const OBJECTS: usize = (KEYS + BEFORE) as usize + 2;
 /// Keys that are there before, and that the change takes away.
 const BEFORE: u8 = 20;
 
@@ -100,7 +104,14 @@ async fn prepared(seed: u64) -> SimStore {
 fn large(_: &super::super::State) -> Result<(Vec<Edit>, ()), Fault> {
     let gone = (0..BEFORE).map(|number| Edit::Delete(name_of(key(number, "root", false))));
     let new = (BEFORE..BEFORE + KEYS).map(|number| Edit::Put(stored(key(number, "root", true))));
-    Ok((gone.chain(new).collect(), ()))
+    let upstream_key = Kind::UpstreamKey(UpstreamKey {
+        id: "u".to_owned(),
+        provider_id: "of-it".to_owned(),
+        secret: SECRET.into(),
+        ..UpstreamKey::default()
+    });
+    let upstream = [provider("of-it", 1), upstream_key].map(|kind| Edit::Put(stored(kind)));
+    Ok((gone.chain(new).chain(upstream).collect(), ()))
 }
 
 fn virtual_key(stored: &StoredResource) -> Option<VirtualKey> {
@@ -180,6 +191,10 @@ async fn check(writes: i64, made: bool, with_another: bool) -> bool {
     }
     let lasted = dying.left.load(Ordering::SeqCst) >= 0;
     drop(writer);
+    for entry in sim.range(Range::prefix("")).await.unwrap().entries {
+        let text = String::from_utf8_lossy(&entry.value).into_owned();
+        assert!(!text.contains(SECRET), "law 21: {} at {what}", entry.key);
+    }
     if let Some(another) = &another {
         assert!(is_in_force(&another.state()) || !seen, "{what}");
     }
@@ -206,10 +221,9 @@ async fn check(writes: i64, made: bool, with_another: bool) -> bool {
     })
     .await;
     assert_eq!(is_in_force(&late.state()), in_force, "{what}");
-    let objects = usize::from(BEFORE + KEYS);
     assert_eq!(
         told(&sim).await,
-        if in_force { objects } else { 0 },
+        if in_force { OBJECTS } else { 0 },
         "{what}"
     );
     // The rows alone say the same, and changes go on.
@@ -307,7 +321,7 @@ async fn of_two_large_changes_at_once_one_is_refused() {
 /// `cargo test --release -p proxyxai-control-plane --lib ten_thousand -- --nocapture` prints figures.
 #[tokio::test]
 async fn ten_thousand_objects_are_one_change() {
-    const OBJECTS: usize = 10_000;
+    const MANY: usize = 10_000;
     let folder = std::env::temp_dir().join(format!("pxai-staged-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let file = folder.join("state");
@@ -322,7 +336,7 @@ async fn ten_thousand_objects_are_one_change() {
     let begin = tokio::time::Instant::now();
     let edit = |_: &super::super::State| {
         let put = |number| Edit::Put(stored(account(&format!("a{number}"), "root", false)));
-        Ok(((0..OBJECTS).map(put).collect(), ()))
+        Ok(((0..MANY).map(put).collect(), ()))
     };
     let mut versions = replica.publisher().subscribe();
     let counting = async {
@@ -338,9 +352,9 @@ async fn ten_thousand_objects_are_one_change() {
     let caller = root();
     let (done, counts) = tokio::join!(replica.edit(&caller, "Large", edit), counting);
     done.unwrap();
-    println!("{OBJECTS} objects in {:?}", begin.elapsed());
+    println!("{MANY} objects in {:?}", begin.elapsed());
     for (version, count) in &counts {
-        let wanted = if *version == before { 1 } else { OBJECTS + 1 };
+        let wanted = if *version == before { 1 } else { MANY + 1 };
         assert_eq!(*count, wanted, "version {version}");
     }
     let rows = load(store, 2).await;

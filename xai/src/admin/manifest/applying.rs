@@ -6,8 +6,12 @@ use proxyxai_proto::admin::v1::{ApplyManifestRequest, ChangeAction, ObjectChange
 
 use super::{super::node, Files, compare, print, refusal, secrets};
 use crate::{
-    admin::connection::Connection, environment::Environment, failure::Failure,
-    manifest::read::Read, settings::value::Span,
+    admin::connection::Connection,
+    environment::Environment,
+    failure::Failure,
+    manifest::read::Read,
+    output::{self, Output},
+    settings::value::Span,
 };
 
 /// Bring the configuration in line with files, all of it or nothing.
@@ -37,6 +41,11 @@ pub struct Apply {
 /// Brings the configuration in line.
 pub async fn apply(apply: Apply, environment: &Environment) -> Result<(), Failure> {
     let read = Read::files(&apply.files.file, environment)?;
+    if apply.files.prune && read.manifest.objects.is_empty() {
+        return Err(Failure::usage(
+            "the files name nothing, so --prune would delete all that was ever applied; if that is meant, leave one object in them",
+        ));
+    }
     let api = apply.connection.open(environment)?;
     let output = apply.connection.output();
     let found = compare(&api, &read, apply.files.prune).await?;
@@ -74,6 +83,13 @@ pub async fn apply(apply: Apply, environment: &Environment) -> Result<(), Failur
         if let Some(file) = file {
             file.write(&answer.created_keys)?;
         }
+    }
+    if !to_standard_output && output == Output::Table && !found.changes.is_empty() {
+        output::print(if apply.dry_run {
+            "Nothing was changed: this was a dry run.\n"
+        } else {
+            "Done.\n"
+        })?;
     }
     match apply.wait {
         Some(within) if !apply.dry_run => node::wait(&api, within.0).await,
