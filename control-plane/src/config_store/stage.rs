@@ -3,7 +3,7 @@
 //! Invariants: one writer at a time (the leader of a name), and only on the head that the change was decided on; portions that are in force
 //! are never deleted by a writer. Who dies on the way leaves portions that nobody reads, and the next writer takes them away.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use prost::Message as _;
 use proxyxai_core::snapshot::ResourceName;
@@ -29,8 +29,10 @@ pub(super) const LEADER: &str = "config-stage";
 const TURN: Duration = Duration::from_secs(10);
 /// Rows of one portion: each takes two operations, the record of the audit trail some, and what counts the portions one.
 const MOST_ROWS: usize = (MAX_OPS - 1 - audit::OPS) / 2;
-/// Bytes that rows and their records may take in a transaction; the rest is for keys.
-const MOST_BYTES: usize = MAX_BYTES - (128 << 10);
+/// Bytes that rows may take in a transaction; the rest is for the head, what counts the portions, and the frame of the record.
+const MOST_BYTES: usize = MAX_BYTES - (8 << 10);
+/// More than any key has beside the id of its object.
+const KEY_BYTES: usize = 32;
 
 /// One object of a change, as it will be stored.
 pub(super) struct Row {
@@ -44,11 +46,13 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// What it takes in the transaction that brings it into the rows.
+    /// What it takes at most in the transaction that writes it: its row and its good note, what is told of it, and a compared key.
     fn bytes(&self) -> usize {
         let value = self.value.as_ref().map_or(0, Vec::len);
+        let key = self.name.id.len().saturating_add(KEY_BYTES);
         value
             .saturating_mul(2)
+            .saturating_add(key.saturating_mul(3))
             .saturating_add(self.told.encoded_len())
     }
 }
@@ -68,6 +72,16 @@ impl ConfigStore {
         head: u64,
         rows: Vec<Row>,
     ) -> Result<Committed, Fault> {
+        // What no transaction takes would never come into the rows.
+        if let Some(row) = rows.iter().find(|row| row.bytes() > MOST_BYTES) {
+            // Its row, its good note, the head or what counts the portions, and the record.
+            let (ops, bytes) = (3_usize.saturating_add(audit::OPS), row.bytes());
+            return Err(StoreError::TooLarge { ops, bytes }.into());
+        }
+        let names: BTreeSet<&ResourceName> = rows.iter().map(|row| &row.name).collect();
+        if names.len() < rows.len() {
+            return Err(Fault::Defect("a change has an object twice".to_owned()));
+        }
         let store = &*self.shared.store;
         let turn = tokio::time::timeout(TURN, store.campaign(LEADER)).await;
         let leader = turn.map_err(|_| Fault::Contended)??;

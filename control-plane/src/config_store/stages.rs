@@ -103,7 +103,7 @@ impl Stages {
         let portions = portions.flat_map(|all| all.range(staged.brought..));
         let mut rows = Vec::new();
         for (_, portion) in portions {
-            for row in decoded(Some(portion)).rows {
+            for row in decoded(portion).rows {
                 if let Some(Key::Config(name)) = Key::parse(&row.key) {
                     rows.push((name, row.value.map(cell)));
                 }
@@ -126,7 +126,16 @@ impl Stages {
             compares: vec![Compare::ModRevision(mark.clone(), *mod_revision)],
             then: Vec::new(),
         };
-        if staged.brought >= staged.portions {
+        let portions = self.portions.get(&staged.id);
+        let found = portions.and_then(|all| all.range(staged.brought..).next());
+        let last = found.map_or(staged.portions, |(number, _)| *number);
+        if last > staged.brought {
+            tracing::error!(
+                stage = staged.id,
+                "portions of a large change are gone from the store; what was in them is not in force"
+            );
+        }
+        let Some((number, portion)) = found else {
             // Rows were written after the head; it goes past them, so that a list can tell that they are in force.
             let key = Key::Head.to_string();
             let value = head.saturating_add(1);
@@ -137,9 +146,8 @@ impl Stages {
                 Op::Delete(mark),
             ];
             return Next::Write(Box::default(), txn);
-        }
-        let portions = self.portions.get(&staged.id);
-        let portion = decoded(portions.and_then(|all| all.get(&staged.brought)));
+        };
+        let portion = decoded(portion);
         for row in &portion.rows {
             let Some(Key::Config(name)) = Key::parse(&row.key) else {
                 continue;
@@ -154,7 +162,7 @@ impl Stages {
             });
         }
         let brought = Staged {
-            brought: staged.brought.saturating_add(1),
+            brought: number.saturating_add(1),
             ..staged.clone()
         };
         txn.then.push(Op::Put(mark, brought.encode_to_vec()));
@@ -181,20 +189,10 @@ impl Stages {
     }
 }
 
-/// A portion; one that is gone or damaged holds nothing, and everybody sees the same nothing.
-fn decoded(portion: Option<&Bytes>) -> StagePortion {
-    let read = portion.map(|bytes| StagePortion::decode(bytes.clone()));
-    match read {
-        Some(Ok(portion)) => portion,
-        Some(Err(error)) => {
-            tracing::error!(%error, "a portion of a large change in the store is damaged; what was in it is not in force");
-            StagePortion::default()
-        }
-        None => {
-            tracing::error!(
-                "a portion of a large change is gone from the store; what was in it is not in force"
-            );
-            StagePortion::default()
-        }
-    }
+/// A portion; a damaged one holds nothing, and everybody sees the same nothing.
+fn decoded(portion: &Bytes) -> StagePortion {
+    StagePortion::decode(portion.clone()).unwrap_or_else(|error| {
+        tracing::error!(%error, "a portion of a large change in the store is damaged; what was in it is not in force");
+        StagePortion::default()
+    })
 }

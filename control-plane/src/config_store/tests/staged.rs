@@ -318,6 +318,100 @@ async fn of_two_large_changes_at_once_one_is_refused() {
     assert!(of_one.len() <= 1, "{of_one:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_object_that_no_transaction_takes_is_refused_before_anything_is_written() {
+    let sim = prepared(6).await;
+    let replica = load(Arc::new(sim.clone()), 2).await;
+    // With a name of so many bytes, among many others.
+    let edit = |bytes: usize| {
+        move |_: &super::super::State| {
+            let mut huge = key(200, "root", false);
+            if let Kind::VirtualKey(key) = &mut huge {
+                key.name = "x".repeat(bytes);
+            }
+            let others = (0..KEYS).map(|number| key(number, "root", false));
+            let puts = others.chain([huge]).map(|kind| Edit::Put(stored(kind)));
+            Ok((puts.collect(), ()))
+        }
+    };
+    let before = sim.range(Range::prefix("")).await.unwrap();
+    let refusal = replica.edit(&root(), "Test", edit(530_000)).await;
+    let refusal = refusal.unwrap_err();
+    assert!(
+        matches!(refusal, Fault::Store(StoreError::TooLarge { .. })),
+        "{refusal}"
+    );
+    let after = sim.range(Range::prefix("")).await.unwrap();
+    assert!(after.entries == before.entries, "something was written");
+    // The largest that is taken comes into the rows.
+    let (mut taken, mut refused) = (400_000, 530_000);
+    while taken + 16 < refused {
+        let between = usize::midpoint(taken, refused);
+        match replica.edit(&root(), "Test", edit(between)).await {
+            Ok(()) => taken = between,
+            Err(Fault::Store(StoreError::TooLarge { .. })) => refused = between,
+            Err(other) => panic!("{between}: {other}"),
+        }
+        assert!(!replica.state().staged, "{between}");
+    }
+    let small = |_: &super::super::State| Ok((vec![Edit::Put(stored(provider("p", 1)))], ()));
+    replica.edit(&root(), "Small", small).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_wrote_there_stops_nobody() {
+    let staged = |portions: u64, brought: u64| {
+        let staged = proxyxai_proto::store::v1::Staged {
+            id: "x".to_owned(),
+            portions,
+            brought,
+        };
+        ("cfg/staged", staged.encode_to_vec())
+    };
+    for (number, rows) in [
+        vec![("cfg/staged", b"\xff".to_vec())],
+        vec![staged(u64::MAX, 0)],
+        vec![staged(3, 9)],
+        vec![staged(2, 0), ("cfg/stage/x/00000001", b"\xff".to_vec())],
+        vec![("cfg/stage/y/00000001", b"\xff".to_vec())],
+        vec![
+            ("cfg/stage/y", b"\xff".to_vec()),
+            ("cfg/stage/y/z", Vec::new()),
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let sim = prepared(8).await;
+        let running = load(Arc::new(sim.clone()), 2).await;
+        let puts = rows
+            .into_iter()
+            .map(|(key, value)| Op::Put(key.to_owned(), value));
+        let txn = Txn {
+            compares: Vec::new(),
+            then: puts.collect(),
+        };
+        sim.txn(txn).await.unwrap();
+        let late = load(Arc::new(sim.clone()), 3).await;
+        for (replica, id) in [(&running, "p"), (&late, "q")] {
+            let small =
+                |_: &super::super::State| Ok((vec![Edit::Put(stored(provider(id, 1)))], ()));
+            let done = replica.edit(&root(), "Small", small).await;
+            assert!(done.is_ok(), "case {number}: {done:?}");
+        }
+        running.edit(&root(), "Large", large).await.unwrap();
+        let wanted = running.state().snapshot.version;
+        eventually("the other follows", async || {
+            late.state().snapshot.version >= wanted
+        })
+        .await;
+        assert!(
+            is_in_force(&running.state()) && is_in_force(&late.state()),
+            "case {number}"
+        );
+    }
+}
+
 /// `cargo test --release -p proxyxai-control-plane --lib ten_thousand -- --nocapture` prints figures.
 #[tokio::test]
 async fn ten_thousand_objects_are_one_change() {
