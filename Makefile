@@ -61,7 +61,7 @@ lint-proto:
 
 # Writes docs/cli.md from what the program says of itself; the tests compare the two.
 manual:
-	@XAI_WRITE_MANUAL=1 cargo test --locked --quiet --package xai --test it the_manual
+	@XAI_WRITE_MANUAL=1 cargo test --locked --quiet --package xai --test it -- the_manual the_published_schema
 
 refresh-prices:
 	@scripts/refresh-prices

@@ -15,6 +15,7 @@ const PROTOS: &[&str] = &[
     "proxyxai/admin/v1/credential.proto",
     "proxyxai/admin/v1/audit.proto",
     "proxyxai/admin/v1/price.proto",
+    "proxyxai/admin/v1/manifest.proto",
     "proxyxai/store/v1/stored.proto",
     "proxyxai/store/v1/credential.proto",
     "proxyxai/node/v1/copy.proto",
@@ -25,6 +26,7 @@ const PROTOS: &[&str] = &[
     "proxyxai/admin/v1/node.proto",
     "proxyxai/admin/v1/log.proto",
     "proxyxai/store/v1/roster.proto",
+    "proxyxai/store/v1/stage.proto",
 ];
 
 fn main() -> io::Result<()> {
@@ -52,6 +54,8 @@ fn main() -> io::Result<()> {
             "proxyxai.admin.v1.RotateCredentialResponse",
             "proxyxai.store.v1.StoredCredential",
             "proxyxai.admin.v1.RotateKeyResponse",
+            "proxyxai.admin.v1.ManifestUpstreamKey",
+            "proxyxai.admin.v1.CreatedKey",
         ])
         .build_client(services)
         .build_server(services)

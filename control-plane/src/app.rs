@@ -52,6 +52,7 @@ use crate::{
     join::{self, Door, JoinServer, JoinTokenServer},
     keyring::{KeySource, Keyring, rotate},
     log_service::LogServer,
+    manifest::service::ManifestServer,
     node_service::NodeServer,
     nodes::Nodes,
     orders::{Orders, Wishes},
@@ -380,7 +381,7 @@ impl ControlPlane {
         match for_whom {
             ManagedBy::Env => Some(self.own.env.clone()),
             ManagedBy::Demo => Some(self.own.demo.clone()),
-            ManagedBy::Admin | ManagedBy::Unspecified => None,
+            ManagedBy::Admin | ManagedBy::Apply | ManagedBy::Unspecified => None,
         }
     }
 
@@ -450,6 +451,14 @@ impl ControlPlane {
             }))
             .add_service(RouteServiceServer::new(RouteServer { config: config() }))
             .add_service(PriceServiceServer::new(PriceServer { config: config() }))
+            .add_service(
+                ManifestServer::service(
+                    config(),
+                    Arc::clone(&self.credentials),
+                    self.pepper.clone(),
+                )
+                .map_err(io::Error::other)?,
+            )
             .add_service(NodeServiceServer::new(NodeServer {
                 config: config(),
                 roster: Arc::clone(&self.roster),

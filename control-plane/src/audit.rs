@@ -122,7 +122,8 @@ impl Trail {
         }
     }
 
-    async fn append(&self, record: AuditRecord, txn: Txn) -> Result<TxnResult, Fault> {
+    /// Commits a transaction together with a record that was made before.
+    pub(crate) async fn append(&self, record: AuditRecord, txn: Txn) -> Result<TxnResult, Fault> {
         let _one_after_the_other = self.turn.lock().await;
         for _ in 0..TRIES {
             let (entry, head) = self.mark(&Key::AuditHead).await?;
@@ -156,7 +157,8 @@ impl Trail {
         Err(Fault::Contended)
     }
 
-    fn record(
+    /// A record that has no place in the chain yet.
+    pub(crate) fn record(
         &self,
         deed: &Deed<'_>,
         changes: Vec<AuditChange>,

@@ -28,6 +28,13 @@ pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Fault> {
         .ok_or_else(|| Fault::Defect("a call came in without a caller".to_owned()))
 }
 
+/// Whether a caller may make the call behind a path, whatever it is about.
+pub(crate) fn may_make(caller: &Caller, path: &str) -> Result<(), Fault> {
+    let (_, permission) =
+        table::find(path).ok_or_else(|| Fault::Defect(format!("there is no call {path}")))?;
+    may_call(caller, permission).map_err(Fault::Denied)
+}
+
 /// Lets calls in, or says why not.
 pub(crate) struct Gate {
     pub(crate) config: Arc<ConfigStore>,

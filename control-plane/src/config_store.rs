@@ -7,6 +7,8 @@
 mod desk;
 mod follow;
 mod sealing;
+mod stage;
+mod stages;
 mod state;
 
 use std::{
@@ -24,7 +26,10 @@ use proxyxai_core::{
     ports::{Clock, Random},
     snapshot::{Change, Content, ResourceName, Snapshot, Version},
 };
-use proxyxai_proto::store::v1::{Counter, StoredResource};
+use proxyxai_proto::{
+    config::v1::Resource,
+    store::v1::{Counter, StoredResource},
+};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -41,13 +46,17 @@ pub(crate) use state::State;
 
 use follow::Follower;
 use sealing::Sealing;
+use stage::Row;
 
 /// Tries before a write gives up on others that keep changing the same.
 const TRIES: usize = 8;
-/// Objects changed by one call: each takes two operations, the head one, and the record of the audit trail some.
+/// Objects changed by one transaction: each takes two operations, the head one, and the record of the audit trail some.
 const MAX_EDITS: usize = (MAX_OPS - 1 - audit::OPS) / 2;
 /// How long a change may take to come back from the store.
 const ECHO: Duration = Duration::from_secs(10);
+
+/// How long a change waits for one before it that is not yet in the rows.
+const BRINGING: Duration = Duration::from_secs(60);
 
 /// One step of a change.
 #[expect(
@@ -63,6 +72,17 @@ pub(crate) enum Edit {
     Only(Compare),
 }
 
+impl Edit {
+    /// What it changes; `None` for an object without a kind.
+    pub(crate) fn name(&self) -> Option<ResourceName> {
+        match self {
+            Self::Put(stored) => ResourceName::of(stored.resource.as_ref()?),
+            Self::Delete(name) => Some(name.clone()),
+            Self::Only(_) => None,
+        }
+    }
+}
+
 /// What the configuration and its follower both hold.
 struct Shared {
     store: Arc<dyn Store>,
@@ -70,6 +90,7 @@ struct Shared {
     sealing: Arc<Sealing>,
     state: ArcSwap<State>,
     publisher: Arc<Publisher>,
+    trail: Arc<Trail>,
     /// Revision of the store up to which everything was taken in.
     seen: watch::Sender<u64>,
     following: AtomicBool,
@@ -80,7 +101,6 @@ pub(crate) struct ConfigStore {
     shared: Arc<Shared>,
     random: Arc<dyn Random>,
     pub(crate) clock: Arc<dyn Clock>,
-    trail: Arc<Trail>,
     writer: Mutex<()>,
     _until_dropped: DropGuard,
 }
@@ -112,11 +132,22 @@ impl ConfigStore {
             }),
             state: ArcSwap::from_pointee(State::empty()),
             publisher,
+            trail,
             seen: watch::Sender::new(0),
             following: AtomicBool::new(false),
         });
         let follower = Follower::start(Arc::clone(&shared)).await?;
         let stopping = CancellationToken::new();
+        if follower.has_left_overs() {
+            let (shared, until) = (Arc::clone(&shared), stopping.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = until.cancelled() => {}
+                    () = clean_up(&shared) => {}
+                }
+            });
+        }
         let until = stopping.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -129,7 +160,6 @@ impl ConfigStore {
             shared,
             random,
             clock,
-            trail,
             writer: Mutex::new(()),
             _until_dropped: stopping.drop_guard(),
         })
@@ -166,6 +196,7 @@ impl ConfigStore {
     ) -> Result<T, Fault> {
         let _one_at_a_time = self.writer.lock().await;
         for _ in 0..TRIES {
+            self.rows_are_in_line().await?;
             let mut seen = self.shared.seen.subscribe();
             let known = *seen.borrow_and_update();
             let state = self.state();
@@ -193,11 +224,14 @@ impl ConfigStore {
                 self.shared.sealing.keyring.refresh().await?;
             }
             let echo = tokio::time::timeout(ECHO, seen.wait_for(news)).await;
+            let is_seen = echo.is_ok_and(|seen| seen.is_ok());
             if done.succeeded {
-                return match echo {
-                    Ok(Ok(_)) => Ok(answer),
-                    Ok(Err(_)) | Err(_) => Err(Fault::Unseen),
-                };
+                if !is_seen {
+                    return Err(Fault::Unseen);
+                }
+                // It is in force; the rows follow. Who reads versions of objects before would soon be told others.
+                let _in_force_anyway = self.rows_are_in_line().await;
+                return Ok(answer);
             }
         }
         Err(Fault::Contended)
@@ -206,10 +240,15 @@ impl ConfigStore {
     /// A fault of a change, recorded when it tells that the caller reached for what it may not have. What does not exist is recorded like
     /// what the caller does not see, or the time that an answer takes would tell them apart.
     pub(crate) async fn refused(&self, caller: &Caller, action: &str, fault: Fault) -> Fault {
-        let reached = match &fault {
+        let mut cause = &fault;
+        while let Fault::Object { fault, .. } = cause {
+            cause = fault;
+        }
+        let reached = match cause {
             Fault::Denied(_) => true,
             Fault::NotFound { .. } => caller.role != Role::Root,
-            Fault::Invalid(_)
+            Fault::Object { .. }
+            | Fault::Invalid(_)
             | Fault::Fields(_)
             | Fault::InUse { .. }
             | Fault::Stale { .. }
@@ -237,7 +276,7 @@ impl ConfigStore {
             action,
             accounts,
         };
-        self.trail.denied(&deed).await;
+        self.shared.trail.denied(&deed).await;
     }
 
     async fn commit(
@@ -247,90 +286,129 @@ impl ConfigStore {
         state: &State,
         edits: Vec<Edit>,
     ) -> Result<Committed, Fault> {
-        if edits.len() > MAX_EDITS {
-            return Err(Fault::Invalid(format!(
-                "one call changes at most {MAX_EDITS} objects"
-            )));
-        }
         let head = state.snapshot.version.revision.saturating_add(1);
         let keys = self.shared.sealing.keyring.now();
-        let mut txn = Txn {
-            compares: vec![
-                Compare::ModRevision(Key::Head.to_string(), state.head_revision),
-                keys.fence(),
-            ],
-            then: Vec::new(),
-        };
+        let mut guard = vec![
+            Compare::ModRevision(Key::Head.to_string(), state.head_revision),
+            keys.fence(),
+        ];
+        let mut rows = Vec::with_capacity(edits.len());
         let mut changes = Vec::with_capacity(edits.len());
         for edit in edits {
-            changes.extend(self.stage(state, &keys, &mut txn, edit)?);
+            let put = match edit {
+                Edit::Only(compare) => {
+                    guard.push(compare);
+                    continue;
+                }
+                Edit::Delete(name) => {
+                    rows.push(None);
+                    changes.push(Change::Remove(name));
+                    continue;
+                }
+                Edit::Put(stored) => stored,
+            };
+            let (value, resource) = self.sealed(&keys, put)?;
+            rows.push(Some(value));
+            changes.push(Change::Upsert(Arc::new(resource)));
         }
         let next = compiled(state, head, &changes)?;
-        txn.then.push(Op::Put(
-            Key::Head.to_string(),
-            Counter { value: head }.encode_to_vec(),
-        ));
-        let recorded = changes
-            .iter()
-            .map(|change| {
-                let (before, after) = (&state.snapshot.accounts, &next.accounts);
-                self.trail
-                    .config_change(&state.content, before, change, after)
+        let told = |(value, change): (Option<Vec<u8>>, &Change)| {
+            let (before, after) = (&state.snapshot.accounts, &next.accounts);
+            let trail = &self.shared.trail;
+            let told = trail.config_change(&state.content, before, change, after)?;
+            let name = change.name().ok_or_else(unnamed)?;
+            Ok::<Row, Fault>(Row {
+                written: state.mod_revision(&name),
+                name,
+                value,
+                told,
             })
-            .collect::<Result<_, _>>()?;
+        };
+        let rows = rows.into_iter().zip(&changes).map(told);
+        let rows = rows.collect::<Result<Vec<Row>, Fault>>()?;
         let deed = Deed {
             caller,
             action,
             accounts: &next.accounts,
         };
-        let done = self.trail.commit(&deed, recorded, txn).await?;
+        if !stage::fit(&rows, MAX_EDITS) {
+            return self.commit_staged(&deed, guard, head, rows).await;
+        }
+        self.commit_at_once(&deed, guard, head, rows).await
+    }
+
+    /// Commits rows in one transaction, if what `guard` says holds.
+    async fn commit_at_once(
+        &self,
+        deed: &Deed<'_>,
+        guard: Vec<Compare>,
+        head: u64,
+        rows: Vec<Row>,
+    ) -> Result<Committed, Fault> {
+        let key = Key::Head.to_string();
+        let mut txn = Txn {
+            compares: guard,
+            then: vec![Op::Put(key, Counter { value: head }.encode_to_vec())],
+        };
+        let mut recorded = Vec::with_capacity(rows.len());
+        for row in rows {
+            let key = Key::Config(row.name.clone()).to_string();
+            let good = Key::Good(row.name).to_string();
+            txn.compares
+                .push(Compare::ModRevision(key.clone(), row.written));
+            txn.then.extend(match row.value {
+                Some(value) => [Op::Put(key, value.clone()), Op::Put(good, value)],
+                None => [Op::Delete(key), Op::Delete(good)],
+            });
+            recorded.push(row.told);
+        }
+        let done = self.shared.trail.commit(deed, recorded, txn).await?;
         Ok(Committed {
             revision: done.revision,
             succeeded: done.succeeded,
         })
     }
 
-    /// Adds one edit to the transaction.
-    fn stage(
-        &self,
-        state: &State,
-        keys: &Keys,
-        txn: &mut Txn,
-        edit: Edit,
-    ) -> Result<Option<Change>, Fault> {
-        let (name, put) = match edit {
-            Edit::Only(compare) => {
-                txn.compares.push(compare);
-                return Ok(None);
-            }
-            Edit::Delete(name) => (name, None),
-            Edit::Put(stored) => {
-                let resource = stored
-                    .resource
-                    .clone()
-                    .ok_or_else(|| Fault::Defect("an object without content".to_owned()))?;
-                let name = ResourceName::of(&resource)
-                    .ok_or_else(|| Fault::Defect("an object without a kind".to_owned()))?;
-                (name, Some((stored, resource)))
-            }
-        };
-        let key = Key::Config(name.clone()).to_string();
-        let good = Key::Good(name.clone()).to_string();
-        let written = state.mod_revision(&name);
-        txn.compares
-            .push(Compare::ModRevision(key.clone(), written));
-        let Some((stored, resource)) = put else {
-            txn.then.extend([Op::Delete(key), Op::Delete(good)]);
-            return Ok(Some(Change::Remove(name)));
-        };
+    /// Waits until a large change that is in force stands in the rows.
+    async fn rows_are_in_line(&self) -> Result<(), Fault> {
+        let mut seen = self.shared.seen.subscribe();
+        let in_line = seen.wait_for(|_| !self.shared.state.load().staged);
+        match tokio::time::timeout(BRINGING, in_line).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Fault::Contended),
+        }
+    }
+
+    /// What the store holds of an object, its secret sealed, and the object itself.
+    fn sealed(&self, keys: &Keys, stored: StoredResource) -> Result<(Vec<u8>, Resource), Fault> {
+        let resource = stored
+            .resource
+            .clone()
+            .ok_or_else(|| Fault::Defect("an object without content".to_owned()))?;
+        let name = ResourceName::of(&resource).ok_or_else(unnamed)?;
+        let key = Key::Config(name).to_string();
         let sealed = StoredResource {
             resource: Some(sealing::sealed(keys, &*self.random, &key, &resource)?),
             ..stored
         };
-        let value = sealed.encode_to_vec();
-        txn.then
-            .extend([Op::Put(key, value.clone()), Op::Put(good, value)]);
-        Ok(Some(Change::Upsert(Arc::new(resource))))
+        Ok((sealed.encode_to_vec(), resource))
+    }
+}
+
+fn unnamed() -> Fault {
+    Fault::Defect("an object without a kind".to_owned())
+}
+
+/// Takes away what writers of large changes left who died, unless one is at work.
+async fn clean_up(shared: &Shared) {
+    let head = shared.state.load().head_revision;
+    let done = async {
+        let leader = shared.store.campaign(stage::LEADER).await?;
+        let unchanged = Compare::ModRevision(Key::Head.to_string(), head);
+        stage::clean(&*shared.store, &[leader.fence.clone(), unchanged]).await
+    };
+    if let Err(error) = done.await {
+        tracing::warn!(%error, "what is left of large changes was not taken away; the next large change does it");
     }
 }
 

@@ -13,6 +13,7 @@ mod config_store;
 mod join;
 pub mod keyring;
 mod log_service;
+mod manifest;
 mod node_service;
 mod nodes;
 mod orders;

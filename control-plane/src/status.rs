@@ -69,6 +69,16 @@ pub(crate) enum Fault {
     /// The change would make the configuration invalid.
     #[error("the change does not fit: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Rejected(Vec<Rejection>),
+    /// One object of a manifest.
+    #[error("{name}: {fault}")]
+    Object {
+        /// Its place in the manifest.
+        index: usize,
+        /// As people name it.
+        name: String,
+        /// What is wrong with it.
+        fault: Box<Fault>,
+    },
     /// Others changed the same things at the same time, again and again.
     #[error("others keep changing the same objects; try again")]
     Contended,
@@ -119,6 +129,7 @@ impl Fault {
 
     fn code(&self) -> Code {
         match self {
+            Self::Object { fault, .. } => fault.code(),
             Self::Invalid(_) | Self::Fields(_) | Self::Rejected(_) => Code::InvalidArgument,
             Self::Denied(_) => Code::PermissionDenied,
             Self::NotFound { .. } => Code::NotFound,
@@ -140,6 +151,7 @@ impl Fault {
     /// The reason in one word, for `ErrorInfo`.
     fn reason(&self) -> &'static str {
         match self {
+            Self::Object { fault, .. } => fault.reason(),
             Self::Invalid(_) | Self::Fields(_) => "INVALID_FIELD",
             Self::Rejected(_) => "DOES_NOT_FIT",
             Self::Denied(_) => "DENIED",
@@ -158,11 +170,26 @@ impl Fault {
         }
     }
 
+    /// What is wrong with the object at a place.
+    fn violations(&self, place: &str) -> Vec<FieldViolation> {
+        if let Self::Fields(fields) = self {
+            let violation = |one: &WrongField| {
+                FieldViolation::new(format!("{place}.{}", one.field), one.what.as_str())
+            };
+            return fields.iter().map(violation).collect();
+        }
+        vec![FieldViolation::new(place, self.to_string())]
+    }
+
     fn details(&self) -> ErrorDetails {
         let mut details = ErrorDetails::new();
         details.set_error_info(self.reason(), DOMAIN, []);
         let sentence = self.to_string();
         match self {
+            Self::Object { index, fault, .. } => {
+                details = fault.details();
+                details.set_bad_request(fault.violations(&format!("objects[{index}]")));
+            }
             Self::Fields(fields) => {
                 let violation =
                     |one: &WrongField| FieldViolation::new(one.field, one.what.as_str());

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod dialect;
 pub mod freshness;
 pub mod idempotency;
+pub mod manifest;
 pub mod money;
 pub mod order;
 pub mod ports;

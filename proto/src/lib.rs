@@ -71,6 +71,8 @@ unprintable!(
     admin::v1::RotateCredentialResponse,
     store::v1::StoredCredential,
     admin::v1::RotateKeyResponse,
+    admin::v1::ManifestUpstreamKey,
+    admin::v1::CreatedKey,
 );
 
 /// The encoded `FileDescriptorSet` of all protos, for server reflection.

@@ -10,6 +10,7 @@ pub mod join_token;
 pub mod key;
 pub mod keyring;
 pub mod log;
+pub mod manifest;
 pub mod node;
 pub mod options;
 pub mod price;
@@ -30,6 +31,12 @@ use connection::Connection;
 /// What can be administered.
 #[derive(Debug, Subcommand)]
 pub enum Noun {
+    /// Bring the configuration in line with files, all of it or nothing.
+    Apply(manifest::Apply),
+    /// Show what applying files would change; exit code 0 for nothing, 1 for something, 2 when it cannot be told.
+    Diff(manifest::Diff),
+    /// Print the configuration as a file that `xai apply` takes.
+    Export(manifest::Export),
     /// Upstream APIs.
     Provider(Configure<provider::Verb>),
     /// Secrets of providers.
@@ -106,6 +113,9 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("the system gives no event loop: {error}")))?;
     runtime.block_on(async {
         match noun {
+            Noun::Apply(apply) => manifest::apply(apply, environment).await,
+            Noun::Diff(diff) => manifest::diff(diff, environment).await,
+            Noun::Export(export) => manifest::export(export, environment).await,
             Noun::Provider(admin) => {
                 let (api, output) = admin.open(environment)?;
                 provider::run(admin.verb, &api, output).await?;

@@ -8,6 +8,7 @@ pub mod environment;
 pub mod failure;
 mod keys;
 pub mod logs;
+pub mod manifest;
 pub mod output;
 pub mod settings;
 mod store;

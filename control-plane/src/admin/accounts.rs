@@ -1,6 +1,6 @@
 //! Subaccounts.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use prost::Message as _;
 use proxyxai_core::{
@@ -85,19 +85,7 @@ impl AccountService for AccountServer {
             if let Some(made) = made_before(state, ResourceKind::Account, mark.as_ref(), now)? {
                 return Ok((Vec::new(), made));
             }
-            let parent = find_account(state, &caller, Permission::Write, &request.parent)?;
-            check_free(state, parent, &request.name)?;
-            let account = Account {
-                id: new_id.clone(),
-                parent_id: state.snapshot.accounts.id(parent).to_owned(),
-                name: request.name.clone(),
-                suspended: false,
-                allowed_models: request.allowed_models.clone(),
-                allowed_endpoints: request.allowed_endpoints.clone(),
-                allowed_networks: request.allowed_networks.clone(),
-            };
-            check_limits(state, Some(parent), limits_of(&account), &Dimension::ALL)?;
-            let stored = object(Kind::Account(account), ManagedBy::Admin, now);
+            let stored = create(state, &caller, &request, &new_id, now)?;
             let created_by = mark.clone();
             Ok((
                 vec![Edit::Put(StoredResource {
@@ -164,44 +152,8 @@ impl AccountService for AccountServer {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let edit = |state: &State| {
-            let (stored, mut account) = stored(state, &caller, &request.account)?;
-            let id = account.id.clone();
-            check_version(state, "account", &name_of(&id), request.resource_version)?;
-            if let Some(name) = request.name.as_ref().filter(|name| **name != account.name) {
-                if let Some(parent) = state.snapshot.accounts.get(&account.parent_id) {
-                    check_free(state, parent, name)?;
-                }
-                account.name.clone_from(name);
-            }
-            if let Some(suspended) = request.suspended {
-                account.suspended = suspended;
-            }
-            let mut written = Vec::new();
-            for (dimension, given, list) in [
-                (
-                    Dimension::Models,
-                    &request.allowed_models,
-                    &mut account.allowed_models,
-                ),
-                (
-                    Dimension::Endpoints,
-                    &request.allowed_endpoints,
-                    &mut account.allowed_endpoints,
-                ),
-                (
-                    Dimension::Networks,
-                    &request.allowed_networks,
-                    &mut account.allowed_networks,
-                ),
-            ] {
-                if let Some(given) = given {
-                    list.clone_from(&given.values);
-                    written.push(dimension);
-                }
-            }
-            let parent = state.snapshot.accounts.get(&account.parent_id);
-            check_limits(state, parent, limits_of(&account), &written)?;
-            Ok((vec![Edit::Put(with(&stored, Kind::Account(account)))], id))
+            let (edit, id) = update(state, &caller, &request)?;
+            Ok((vec![edit], id))
         };
         let id = self.config.edit(&caller, "UpdateAccount", edit).await?;
         Ok(Response::new(UpdateAccountResponse {
@@ -215,54 +167,156 @@ impl AccountService for AccountServer {
     ) -> Result<Response<DeleteAccountResponse>, Status> {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        for _ in 0..TRIES {
-            let guard = self.credentials.none_made_meanwhile().await?;
-            let with_credentials = self.credentials.accounts().await?;
-            let edit = |state: &State| {
-                let at = find_account(state, &caller, Permission::Govern, &request.account)?;
-                let accounts = &state.snapshot.accounts;
-                let (id, path) = (accounts.id(at).to_owned(), accounts.path(at));
-                if id == ROOT {
-                    return Err(Fault::Precondition(
-                        "the root account cannot be deleted".to_owned(),
-                    ));
-                }
-                check_version(state, "account", &name_of(&id), request.resource_version)?;
-                let in_use = |why: String| Fault::InUse {
-                    what: "account",
-                    id: path.clone(),
-                    why,
-                };
-                if let Some(child) = accounts.children(at).next() {
-                    let child = accounts.path(child);
-                    return Err(in_use(format!(
-                        "has children, among them `{child}`; delete those first"
-                    )));
-                }
-                let owned = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::VirtualKey(key)) if key.account_id == id);
-                let keys = state
-                    .of_kind(ResourceKind::VirtualKey)
-                    .filter(owned)
-                    .count();
-                if keys > 0 {
-                    return Err(in_use(format!(
-                        "has {keys} virtual keys; delete those first"
-                    )));
-                }
-                if with_credentials.contains(&id) {
-                    return Err(in_use("has credentials; delete those first".to_owned()));
-                }
-                let only = Edit::Only(guard.clone());
-                Ok((vec![only, Edit::Delete(name_of(&id))], ()))
-            };
-            match self.config.edit(&caller, "DeleteAccount", edit).await {
-                Ok(()) => return Ok(Response::new(DeleteAccountResponse {})),
-                Err(Fault::Contended) => tokio::time::sleep(PAUSE).await,
-                Err(fault) => return Err(fault.into()),
-            }
-        }
-        Err(Fault::Contended.into())
+        let edit = |state: &State, with_credentials: &BTreeSet<String>| {
+            let gone = delete(state, &caller, &request, with_credentials)?;
+            Ok((vec![gone], ()))
+        };
+        let (config, credentials) = (&self.config, &self.credentials);
+        edit_without_new_credentials(config, credentials, &caller, "DeleteAccount", edit).await?;
+        Ok(Response::new(DeleteAccountResponse {}))
     }
+}
+
+/// A change that takes accounts away: `decide` also sees the ids of those that have credentials, and none is made until it is in force.
+pub(crate) async fn edit_without_new_credentials<T>(
+    config: &ConfigStore,
+    credentials: &Credentials,
+    caller: &Caller,
+    action: &str,
+    decide: impl Fn(&State, &BTreeSet<String>) -> Result<(Vec<Edit>, T), Fault>,
+) -> Result<T, Fault> {
+    for _ in 0..TRIES {
+        let guard = credentials.none_made_meanwhile().await?;
+        let with_credentials = credentials.accounts().await?;
+        let edit = |state: &State| {
+            let (mut edits, answer) = decide(state, &with_credentials)?;
+            if !edits.is_empty() {
+                edits.push(Edit::Only(guard.clone()));
+            }
+            Ok((edits, answer))
+        };
+        match config.edit(caller, action, edit).await {
+            Err(Fault::Contended) => tokio::time::sleep(PAUSE).await,
+            done => return done,
+        }
+    }
+    Err(Fault::Contended)
+}
+
+/// A new account under this id.
+pub(crate) fn create(
+    state: &State,
+    caller: &Caller,
+    request: &CreateAccountRequest,
+    id: &str,
+    now_unix_ms: i64,
+) -> Result<StoredResource, Fault> {
+    let parent = find_account(state, caller, Permission::Write, &request.parent)?;
+    check_free(state, parent, &request.name)?;
+    let account = Account {
+        id: id.to_owned(),
+        parent_id: state.snapshot.accounts.id(parent).to_owned(),
+        name: request.name.clone(),
+        suspended: false,
+        allowed_models: request.allowed_models.clone(),
+        allowed_endpoints: request.allowed_endpoints.clone(),
+        allowed_networks: request.allowed_networks.clone(),
+    };
+    check_limits(state, Some(parent), limits_of(&account), &Dimension::ALL)?;
+    Ok(object(
+        Kind::Account(account),
+        ManagedBy::Admin,
+        now_unix_ms,
+    ))
+}
+
+/// Changes the fields that are given; gives the account's id too.
+pub(crate) fn update(
+    state: &State,
+    caller: &Caller,
+    request: &UpdateAccountRequest,
+) -> Result<(Edit, String), Fault> {
+    let (stored, mut account) = stored(state, caller, &request.account)?;
+    let id = account.id.clone();
+    check_version(state, "account", &name_of(&id), request.resource_version)?;
+    if let Some(name) = request.name.as_ref().filter(|name| **name != account.name) {
+        if let Some(parent) = state.snapshot.accounts.get(&account.parent_id) {
+            check_free(state, parent, name)?;
+        }
+        account.name.clone_from(name);
+    }
+    if let Some(suspended) = request.suspended {
+        account.suspended = suspended;
+    }
+    let mut written = Vec::new();
+    for (dimension, given, list) in [
+        (
+            Dimension::Models,
+            &request.allowed_models,
+            &mut account.allowed_models,
+        ),
+        (
+            Dimension::Endpoints,
+            &request.allowed_endpoints,
+            &mut account.allowed_endpoints,
+        ),
+        (
+            Dimension::Networks,
+            &request.allowed_networks,
+            &mut account.allowed_networks,
+        ),
+    ] {
+        if let Some(given) = given {
+            list.clone_from(&given.values);
+            written.push(dimension);
+        }
+    }
+    let parent = state.snapshot.accounts.get(&account.parent_id);
+    check_limits(state, parent, limits_of(&account), &written)?;
+    Ok((Edit::Put(with(&stored, Kind::Account(account))), id))
+}
+
+/// Takes an account away that nothing is in. `with_credentials` are the ids of accounts that have any.
+pub(crate) fn delete(
+    state: &State,
+    caller: &Caller,
+    request: &DeleteAccountRequest,
+    with_credentials: &BTreeSet<String>,
+) -> Result<Edit, Fault> {
+    let at = find_account(state, caller, Permission::Govern, &request.account)?;
+    let accounts = &state.snapshot.accounts;
+    let (id, path) = (accounts.id(at).to_owned(), accounts.path(at));
+    if id == ROOT {
+        return Err(Fault::Precondition(
+            "the root account cannot be deleted".to_owned(),
+        ));
+    }
+    check_version(state, "account", &name_of(&id), request.resource_version)?;
+    let in_use = |why: String| Fault::InUse {
+        what: "account",
+        id: path.clone(),
+        why,
+    };
+    if let Some(child) = accounts.children(at).next() {
+        let child = accounts.path(child);
+        return Err(in_use(format!(
+            "has children, among them `{child}`; delete those first"
+        )));
+    }
+    let owned = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::VirtualKey(key)) if key.account_id == id);
+    let keys = state
+        .of_kind(ResourceKind::VirtualKey)
+        .filter(owned)
+        .count();
+    if keys > 0 {
+        return Err(in_use(format!(
+            "has {keys} virtual keys; delete those first"
+        )));
+    }
+    if with_credentials.contains(&id) {
+        return Err(in_use("has credentials; delete those first".to_owned()));
+    }
+    Ok(Edit::Delete(name_of(&id)))
 }
 
 impl AccountServer {

@@ -88,22 +88,7 @@ async fn make(
         if let Some(made) = made_before(state, ResourceKind::VirtualKey, mark.as_ref(), now)? {
             return Ok((Vec::new(), made));
         }
-        check_name(&request.name)?;
-        check_end(request.expires_unix_ms, now)?;
-        let at = find_account(state, caller, Permission::Write, &request.account)?;
-        let virtual_key = VirtualKey {
-            id: key.id.clone(),
-            account_id: state.snapshot.accounts.id(at).to_owned(),
-            name: request.name.clone(),
-            digest: pepper.digest_of(key).0.to_vec(),
-            expires_unix_ms: request.expires_unix_ms,
-            allowed_models: request.allowed_models.clone(),
-            allowed_endpoints: request.allowed_endpoints.clone(),
-            allowed_networks: request.allowed_networks.clone(),
-            ..VirtualKey::default()
-        };
-        check_limits(state, Some(at), limits_of(&virtual_key), &Dimension::ALL)?;
-        let stored = object(Kind::VirtualKey(virtual_key), ManagedBy::Admin, now);
+        let stored = new(state, caller, pepper, key, request, now)?;
         let created_by = mark.clone();
         Ok((
             vec![Edit::Put(StoredResource {
@@ -114,6 +99,37 @@ async fn make(
         ))
     };
     config.edit(caller, "CreateKey", edit).await
+}
+
+/// A new key of a text that was generated.
+pub(crate) fn new(
+    state: &State,
+    caller: &Caller,
+    pepper: &Pepper,
+    key: &GeneratedKey,
+    request: &CreateKeyRequest,
+    now_unix_ms: i64,
+) -> Result<StoredResource, Fault> {
+    check_name(&request.name)?;
+    check_end(request.expires_unix_ms, now_unix_ms)?;
+    let at = find_account(state, caller, Permission::Write, &request.account)?;
+    let virtual_key = VirtualKey {
+        id: key.id.clone(),
+        account_id: state.snapshot.accounts.id(at).to_owned(),
+        name: request.name.clone(),
+        digest: pepper.digest_of(key).0.to_vec(),
+        expires_unix_ms: request.expires_unix_ms,
+        allowed_models: request.allowed_models.clone(),
+        allowed_endpoints: request.allowed_endpoints.clone(),
+        allowed_networks: request.allowed_networks.clone(),
+        ..VirtualKey::default()
+    };
+    check_limits(state, Some(at), limits_of(&virtual_key), &Dimension::ALL)?;
+    Ok(object(
+        Kind::VirtualKey(virtual_key),
+        ManagedBy::Admin,
+        now_unix_ms,
+    ))
 }
 
 #[tonic::async_trait]
@@ -195,17 +211,7 @@ impl KeyService for KeyServer {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
         let now = self.config.clock.unix_ms();
-        let edit = |state: &State| {
-            let (stored, key) = stored(state, &caller, Permission::Write, &request.id)?;
-            check_version(
-                state,
-                "virtual key",
-                &name_of(&key.id),
-                request.resource_version,
-            )?;
-            let key = changed(state, key, &request, now)?;
-            Ok((vec![Edit::Put(with(&stored, Kind::VirtualKey(key)))], ()))
-        };
+        let edit = |state: &State| Ok((vec![update(state, &caller, &request, now)?], ()));
         self.config.edit(&caller, "UpdateKey", edit).await?;
         Ok(Response::new(UpdateKeyResponse {
             key: Some(self.view(&request.id)?),
@@ -258,12 +264,7 @@ impl KeyService for KeyServer {
     ) -> Result<Response<DeleteKeyResponse>, Status> {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let edit = |state: &State| {
-            let (_, key) = stored(state, &caller, Permission::Write, &request.id)?;
-            let name = name_of(&key.id);
-            check_version(state, "virtual key", &name, request.resource_version)?;
-            Ok((vec![Edit::Delete(name)], ()))
-        };
+        let edit = |state: &State| Ok((vec![delete(state, &caller, &request)?], ()));
         self.config.edit(&caller, "DeleteKey", edit).await?;
         Ok(Response::new(DeleteKeyResponse {}))
     }
@@ -277,6 +278,40 @@ impl KeyServer {
             .and_then(|stored| view(&state, stored))
             .ok_or_else(|| unknown(id))
     }
+}
+
+/// A key that was just made, refused until it is enabled.
+pub(crate) fn disabled(mut stored: StoredResource) -> StoredResource {
+    if let Some(Kind::VirtualKey(key)) = stored.resource.as_mut().and_then(|r| r.kind.as_mut()) {
+        key.disabled = true;
+    }
+    stored
+}
+
+/// Changes the fields that are given.
+pub(crate) fn update(
+    state: &State,
+    caller: &Caller,
+    request: &UpdateKeyRequest,
+    now_unix_ms: i64,
+) -> Result<Edit, Fault> {
+    let (stored, key) = stored(state, caller, Permission::Write, &request.id)?;
+    let name = name_of(&key.id);
+    check_version(state, "virtual key", &name, request.resource_version)?;
+    let key = changed(state, key, request, now_unix_ms)?;
+    Ok(Edit::Put(with(&stored, Kind::VirtualKey(key))))
+}
+
+/// Takes a key away.
+pub(crate) fn delete(
+    state: &State,
+    caller: &Caller,
+    request: &DeleteKeyRequest,
+) -> Result<Edit, Fault> {
+    let (_, key) = stored(state, caller, Permission::Write, &request.id)?;
+    let name = name_of(&key.id);
+    check_version(state, "virtual key", &name, request.resource_version)?;
+    Ok(Edit::Delete(name))
 }
 
 /// The key with the fields that are present in the request.

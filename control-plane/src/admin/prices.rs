@@ -78,39 +78,11 @@ impl PriceService for PriceServer {
     ) -> Result<Response<PutPriceTableResponse>, Status> {
         let caller = auth::caller(&request)?;
         let content = request.into_inner().content;
-        if content.len() > MAX_TABLE {
-            let reason = format!(
-                "a table has at most {MAX_TABLE} bytes, and this one has {}",
-                content.len()
-            );
-            return Err(Fault::field("content", reason).into());
-        }
-        let book = PriceBook::parse(&content).map_err(|error| Fault::field("content", error))?;
+        let book = read(&content)?;
         let now = self.config.clock.unix_ms();
         let edit = |state: &State| {
-            if let Ok((_, kept)) = stored(state, &book.version) {
-                return if kept.content == content {
-                    Ok((Vec::new(), ()))
-                } else {
-                    let reason = format!(
-                        "the version `{}` exists with other prices, and a version never changes; give the new table a version of its own",
-                        book.version
-                    );
-                    Err(Fault::field("content", reason))
-                };
-            }
-            if state.of_kind(ResourceKind::PriceTable).count() >= MAX_TABLES {
-                return Err(Fault::Precondition(format!(
-                    "there are {MAX_TABLES} price tables already; delete one that is not in force"
-                )));
-            }
-            let table = PriceTable {
-                version: book.version.clone(),
-                content: content.clone(),
-                active: false,
-            };
-            let stored = object(Kind::PriceTable(table), ManagedBy::Admin, now);
-            Ok((vec![Edit::Put(stored)], ()))
+            let put = put(state, &book, &content, ManagedBy::Admin, now)?;
+            Ok((put.into_iter().collect(), ()))
         };
         self.config.edit(&caller, "PutPriceTable", edit).await?;
         Ok(Response::new(PutPriceTableResponse {
@@ -124,24 +96,7 @@ impl PriceService for PriceServer {
     ) -> Result<Response<ActivatePriceTableResponse>, Status> {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let edit = |state: &State| {
-            stored(state, &request.version)?;
-            let name = name_of(&request.version);
-            check_version(state, "price table", &name, request.resource_version)?;
-            let change = |one: &StoredResource| {
-                let table = table_of(one)?;
-                let active = table.version == request.version;
-                (table.active != active).then(|| {
-                    let table = PriceTable {
-                        active,
-                        ..table.clone()
-                    };
-                    Edit::Put(with(one, Kind::PriceTable(table)))
-                })
-            };
-            let edits = state.of_kind(ResourceKind::PriceTable).filter_map(change);
-            Ok((edits.collect(), ()))
-        };
+        let edit = |state: &State| Ok((activate(state, &request)?, ()));
         self.config
             .edit(&caller, "ActivatePriceTable", edit)
             .await?;
@@ -156,19 +111,7 @@ impl PriceService for PriceServer {
     ) -> Result<Response<DeletePriceTableResponse>, Status> {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let edit = |state: &State| {
-            stored(state, &request.version)?;
-            let name = name_of(&request.version);
-            check_version(state, "price table", &name, request.resource_version)?;
-            if state.snapshot.prices.version == request.version {
-                return Err(Fault::InUse {
-                    what: "price table",
-                    id: request.version.clone(),
-                    why: "is in force; activate another one first".to_owned(),
-                });
-            }
-            Ok((vec![Edit::Delete(name)], ()))
-        };
+        let edit = |state: &State| Ok((vec![delete(state, &request)?], ()));
         self.config.edit(&caller, "DeletePriceTable", edit).await?;
         Ok(Response::new(DeletePriceTableResponse {}))
     }
@@ -182,6 +125,89 @@ impl PriceServer {
             .and_then(|stored| view(&state, stored))
             .ok_or_else(|| unknown(version))
     }
+}
+
+/// Reads a table.
+pub(crate) fn read(content: &[u8]) -> Result<PriceBook, Fault> {
+    if content.len() > MAX_TABLE {
+        let reason = format!(
+            "a table has at most {MAX_TABLE} bytes, and this one has {}",
+            content.len()
+        );
+        return Err(Fault::field("content", reason));
+    }
+    PriceBook::parse(content).map_err(|error| Fault::field("content", error))
+}
+
+/// Keeps a table, if it is not kept already.
+pub(crate) fn put(
+    state: &State,
+    book: &PriceBook,
+    content: &[u8],
+    managed_by: ManagedBy,
+    now_unix_ms: i64,
+) -> Result<Option<Edit>, Fault> {
+    if let Ok((_, kept)) = stored(state, &book.version) {
+        return if kept.content == content {
+            Ok(None)
+        } else {
+            let reason = format!(
+                "the version `{}` exists with other prices, and a version never changes; give the new table a version of its own",
+                book.version
+            );
+            Err(Fault::field("content", reason))
+        };
+    }
+    if state.of_kind(ResourceKind::PriceTable).count() >= MAX_TABLES {
+        return Err(Fault::Precondition(format!(
+            "there are {MAX_TABLES} price tables already; delete one that is not in force"
+        )));
+    }
+    let table = PriceTable {
+        version: book.version.clone(),
+        content: content.to_vec(),
+        active: false,
+    };
+    let stored = object(Kind::PriceTable(table), managed_by, now_unix_ms);
+    Ok(Some(Edit::Put(stored)))
+}
+
+/// Puts a table in force, and with that another one out of it.
+pub(crate) fn activate(
+    state: &State,
+    request: &ActivatePriceTableRequest,
+) -> Result<Vec<Edit>, Fault> {
+    stored(state, &request.version)?;
+    let name = name_of(&request.version);
+    check_version(state, "price table", &name, request.resource_version)?;
+    let change = |one: &StoredResource| {
+        let table = table_of(one)?;
+        let active = table.version == request.version;
+        (table.active != active).then(|| {
+            let table = PriceTable {
+                active,
+                ..table.clone()
+            };
+            Edit::Put(with(one, Kind::PriceTable(table)))
+        })
+    };
+    let edits = state.of_kind(ResourceKind::PriceTable).filter_map(change);
+    Ok(edits.collect())
+}
+
+/// Takes a table away that is not in force.
+pub(crate) fn delete(state: &State, request: &DeletePriceTableRequest) -> Result<Edit, Fault> {
+    stored(state, &request.version)?;
+    let name = name_of(&request.version);
+    check_version(state, "price table", &name, request.resource_version)?;
+    if state.snapshot.prices.version == request.version {
+        return Err(Fault::InUse {
+            what: "price table",
+            id: request.version.clone(),
+            why: "is in force; activate another one first".to_owned(),
+        });
+    }
+    Ok(Edit::Delete(name))
 }
 
 fn stored<'a>(

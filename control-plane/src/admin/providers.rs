@@ -15,7 +15,7 @@ use proxyxai_proto::{
         provider_service_server::ProviderService,
     },
     config::v1::{Provider, UpstreamKey, resource::Kind},
-    store::v1::StoredResource,
+    store::v1::{CallMark, StoredResource},
 };
 use tonic::{Request, Response, Status};
 
@@ -54,29 +54,8 @@ impl ProviderService for ProviderServer {
             if let Some(made) = made_before(state, ResourceKind::Provider, mark.as_ref(), now)? {
                 return Ok((Vec::new(), made));
             }
-            if state.get(ResourceKind::Provider, &request.id).is_some() {
-                return Err(Fault::Exists {
-                    what: "provider",
-                    id: request.id.clone(),
-                });
-            }
-            let provider = Provider {
-                id: request.id.clone(),
-                kind: request.kind,
-                base_url: canonical(&request.base_url),
-                allow_private: request.allow_private,
-                disabled: false,
-            };
-            check(&provider)?;
-            let stored = object(Kind::Provider(provider), request.managed_by(), now);
-            let created_by = mark.clone();
-            Ok((
-                vec![Edit::Put(StoredResource {
-                    created_by,
-                    ..stored
-                })],
-                request.id.clone(),
-            ))
+            let edit = create(state, &request, mark.clone(), now)?;
+            Ok((vec![edit], request.id.clone()))
         };
         let id = self.config.edit(&caller, "CreateProvider", edit).await?;
         Ok(Response::new(CreateProviderResponse {
@@ -120,23 +99,7 @@ impl ProviderService for ProviderServer {
     ) -> Result<Response<UpdateProviderResponse>, Status> {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let edit = |state: &State| {
-            let (stored, mut provider) = stored(state, &request.id)?;
-            check_version(
-                state,
-                "provider",
-                &name_of(&request.id),
-                request.resource_version,
-            )?;
-            provider.kind = request.kind.unwrap_or(provider.kind);
-            provider.allow_private = request.allow_private.unwrap_or(provider.allow_private);
-            provider.disabled = request.disabled.unwrap_or(provider.disabled);
-            if let Some(base_url) = &request.base_url {
-                provider.base_url = canonical(base_url);
-            }
-            check(&provider)?;
-            Ok((vec![Edit::Put(with(&stored, Kind::Provider(provider)))], ()))
-        };
+        let edit = |state: &State| Ok((vec![update(state, &request)?], ()));
         self.config.edit(&caller, "UpdateProvider", edit).await?;
         Ok(Response::new(UpdateProviderResponse {
             provider: Some(self.view(&request.id)?),
@@ -148,37 +111,8 @@ impl ProviderService for ProviderServer {
         request: Request<DeleteProviderRequest>,
     ) -> Result<Response<DeleteProviderResponse>, Status> {
         let caller = auth::caller(&request)?;
-        let DeleteProviderRequest {
-            id,
-            resource_version,
-        } = request.into_inner();
-        let edit = |state: &State| {
-            stored(state, &id)?;
-            check_version(state, "provider", &name_of(&id), resource_version)?;
-            let in_use = |why: String| Fault::InUse {
-                what: "provider",
-                id: id.clone(),
-                why,
-            };
-            let keys = keys_of(state, &id).count();
-            if keys > 0 {
-                return Err(in_use(format!(
-                    "has {keys} upstream keys; delete those first"
-                )));
-            }
-            let names = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::Route(route)) if names_provider(route, &id));
-            if let Some(Kind::Route(route)) = state
-                .of_kind(ResourceKind::Route)
-                .find(names)
-                .and_then(kind)
-            {
-                return Err(in_use(format!(
-                    "is named by the route `{}`; change that first",
-                    route.id
-                )));
-            }
-            Ok((vec![Edit::Delete(name_of(&id))], ()))
-        };
+        let request = request.into_inner();
+        let edit = |state: &State| Ok((vec![delete(state, &request)?], ()));
         self.config.edit(&caller, "DeleteProvider", edit).await?;
         Ok(Response::new(DeleteProviderResponse {}))
     }
@@ -194,8 +128,85 @@ impl ProviderServer {
     }
 }
 
+/// Adds a provider.
+pub(crate) fn create(
+    state: &State,
+    request: &CreateProviderRequest,
+    created_by: Option<CallMark>,
+    now_unix_ms: i64,
+) -> Result<Edit, Fault> {
+    if state.get(ResourceKind::Provider, &request.id).is_some() {
+        return Err(Fault::Exists {
+            what: "provider",
+            id: request.id.clone(),
+        });
+    }
+    let provider = Provider {
+        id: request.id.clone(),
+        kind: request.kind,
+        base_url: canonical(&request.base_url),
+        allow_private: request.allow_private,
+        disabled: false,
+    };
+    check(&provider)?;
+    let stored = object(Kind::Provider(provider), request.managed_by(), now_unix_ms);
+    Ok(Edit::Put(StoredResource {
+        created_by,
+        ..stored
+    }))
+}
+
+/// Changes the fields that are given.
+pub(crate) fn update(state: &State, request: &UpdateProviderRequest) -> Result<Edit, Fault> {
+    let (stored, mut provider) = stored(state, &request.id)?;
+    check_version(
+        state,
+        "provider",
+        &name_of(&request.id),
+        request.resource_version,
+    )?;
+    provider.kind = request.kind.unwrap_or(provider.kind);
+    provider.allow_private = request.allow_private.unwrap_or(provider.allow_private);
+    provider.disabled = request.disabled.unwrap_or(provider.disabled);
+    if let Some(base_url) = &request.base_url {
+        provider.base_url = canonical(base_url);
+    }
+    check(&provider)?;
+    Ok(Edit::Put(with(&stored, Kind::Provider(provider))))
+}
+
+/// Takes a provider away that nothing names.
+pub(crate) fn delete(state: &State, request: &DeleteProviderRequest) -> Result<Edit, Fault> {
+    let id = &request.id;
+    stored(state, id)?;
+    check_version(state, "provider", &name_of(id), request.resource_version)?;
+    let in_use = |why: String| Fault::InUse {
+        what: "provider",
+        id: id.clone(),
+        why,
+    };
+    let keys = keys_of(state, id).count();
+    if keys > 0 {
+        return Err(in_use(format!(
+            "has {keys} upstream keys; delete those first"
+        )));
+    }
+    let names = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::Route(route)) if names_provider(route, id));
+    if let Some(Kind::Route(route)) = state
+        .of_kind(ResourceKind::Route)
+        .find(names)
+        .and_then(kind)
+    {
+        return Err(in_use(format!(
+            "is named by the route `{}`; change that first",
+            route.id
+        )));
+    }
+    Ok(Edit::Delete(name_of(id)))
+}
+
 /// A base as it is kept: scheme, authority and prefix. What is no base stays as it is, to be refused with the rest.
-fn canonical(base_url: &str) -> String {
+pub(crate) fn canonical(base_url: &str) -> String {
     BaseUrl::parse(base_url).map_or_else(|_| base_url.to_owned(), |base| base.to_string())
 }
 

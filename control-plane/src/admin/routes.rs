@@ -11,7 +11,7 @@ use proxyxai_proto::{
         UpdateRouteRequest, UpdateRouteResponse, route_service_server::RouteService,
     },
     config::v1::{Route, resource::Kind},
-    store::v1::StoredResource,
+    store::v1::{CallMark, StoredResource},
 };
 use tonic::{Request, Response, Status};
 
@@ -48,30 +48,8 @@ impl RouteService for RouteServer {
             if let Some(made) = made_before(state, ResourceKind::Route, mark.as_ref(), now)? {
                 return Ok((Vec::new(), made));
             }
-            if state.get(ResourceKind::Route, &request.id).is_some() {
-                return Err(Fault::Exists {
-                    what: "route",
-                    id: request.id.clone(),
-                });
-            }
-            let route = Route {
-                id: request.id.clone(),
-                model: request.model.clone(),
-                provider_ids: request.provider_ids.clone(),
-                upstream_model: request.upstream_model.clone(),
-                next_levels: request.next_levels.clone(),
-                switch_over: request.switch_over,
-            };
-            check(state, &route)?;
-            let stored = object(Kind::Route(route), request.managed_by(), now);
-            let created_by = mark.clone();
-            Ok((
-                vec![Edit::Put(StoredResource {
-                    created_by,
-                    ..stored
-                })],
-                request.id.clone(),
-            ))
+            let edit = create(state, &request, mark.clone(), now)?;
+            Ok((vec![edit], request.id.clone()))
         };
         let id = self.config.edit(&caller, "CreateRoute", edit).await?;
         Ok(Response::new(CreateRouteResponse {
@@ -124,30 +102,7 @@ impl RouteService for RouteServer {
     ) -> Result<Response<UpdateRouteResponse>, Status> {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let edit = |state: &State| {
-            let (stored, mut route) = stored(state, &request.id)?;
-            check_version(
-                state,
-                "route",
-                &name_of(&request.id),
-                request.resource_version,
-            )?;
-            if let Some(model) = &request.model {
-                route.model.clone_from(model);
-            }
-            if let Some(providers) = &request.provider_ids {
-                route.provider_ids.clone_from(&providers.values);
-            }
-            if let Some(model) = &request.upstream_model {
-                route.upstream_model.clone_from(model);
-            }
-            if let Some(levels) = &request.next_levels {
-                route.next_levels.clone_from(&levels.values);
-            }
-            route.switch_over = request.switch_over.unwrap_or(route.switch_over);
-            check(state, &route)?;
-            Ok((vec![Edit::Put(with(stored, Kind::Route(route)))], ()))
-        };
+        let edit = |state: &State| Ok((vec![update(state, &request)?], ()));
         self.config.edit(&caller, "UpdateRoute", edit).await?;
         Ok(Response::new(UpdateRouteResponse {
             route: Some(self.view(&request.id)?),
@@ -160,12 +115,7 @@ impl RouteService for RouteServer {
     ) -> Result<Response<DeleteRouteResponse>, Status> {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let edit = |state: &State| {
-            stored(state, &request.id)?;
-            let name = name_of(&request.id);
-            check_version(state, "route", &name, request.resource_version)?;
-            Ok((vec![Edit::Delete(name)], ()))
-        };
+        let edit = |state: &State| Ok((vec![delete(state, &request)?], ()));
         self.config.edit(&caller, "DeleteRoute", edit).await?;
         Ok(Response::new(DeleteRouteResponse {}))
     }
@@ -181,8 +131,71 @@ impl RouteServer {
     }
 }
 
+/// Adds a route.
+pub(crate) fn create(
+    state: &State,
+    request: &CreateRouteRequest,
+    created_by: Option<CallMark>,
+    now_unix_ms: i64,
+) -> Result<Edit, Fault> {
+    if state.get(ResourceKind::Route, &request.id).is_some() {
+        return Err(Fault::Exists {
+            what: "route",
+            id: request.id.clone(),
+        });
+    }
+    let route = Route {
+        id: request.id.clone(),
+        model: request.model.clone(),
+        provider_ids: request.provider_ids.clone(),
+        upstream_model: request.upstream_model.clone(),
+        next_levels: request.next_levels.clone(),
+        switch_over: request.switch_over,
+    };
+    check(state, &route)?;
+    let stored = object(Kind::Route(route), request.managed_by(), now_unix_ms);
+    Ok(Edit::Put(StoredResource {
+        created_by,
+        ..stored
+    }))
+}
+
+/// Changes the fields that are given.
+pub(crate) fn update(state: &State, request: &UpdateRouteRequest) -> Result<Edit, Fault> {
+    let (stored, mut route) = stored(state, &request.id)?;
+    check_version(
+        state,
+        "route",
+        &name_of(&request.id),
+        request.resource_version,
+    )?;
+    if let Some(model) = &request.model {
+        route.model.clone_from(model);
+    }
+    if let Some(providers) = &request.provider_ids {
+        route.provider_ids.clone_from(&providers.values);
+    }
+    if let Some(model) = &request.upstream_model {
+        route.upstream_model.clone_from(model);
+    }
+    if let Some(levels) = &request.next_levels {
+        route.next_levels.clone_from(&levels.values);
+    }
+    route.switch_over = request.switch_over.unwrap_or(route.switch_over);
+    check(state, &route)?;
+    Ok(Edit::Put(with(stored, Kind::Route(route))))
+}
+
+/// Takes a route away.
+pub(crate) fn delete(state: &State, request: &DeleteRouteRequest) -> Result<Edit, Fault> {
+    stored(state, &request.id)?;
+    let name = name_of(&request.id);
+    check_version(state, "route", &name, request.resource_version)?;
+    Ok(Edit::Delete(name))
+}
+
 /// Whether a provider is in any level of a route.
-pub(super) fn names_provider(route: &Route, id: &str) -> bool {
+pub(crate) fn names_provider(route: &Route, id: &str) -> bool {
     let further = route
         .next_levels
         .iter()

@@ -19,7 +19,7 @@ use proxyxai_proto::{
         upstream_key_service_server::UpstreamKeyService,
     },
     config::v1::{UpstreamKey, resource::Kind},
-    store::v1::StoredResource,
+    store::v1::{CallMark, StoredResource},
 };
 use tonic::{Request, Response, Status};
 
@@ -51,12 +51,10 @@ impl UpstreamKeyService for UpstreamKeyServer {
         } else {
             request.id.clone()
         };
-        rules::check_id(&id).map_err(|error| Fault::field("id", error))?;
-        let secret = clean(&request.secret)?;
-        let fingerprint = self.fingerprint(&secret);
+        let fingerprint = fingerprint(&self.pepper, &clean(&request.secret)?);
         // What is remembered of the call holds the fingerprint in place of the secret.
         let told = CreateUpstreamKeyRequest {
-            secret: fingerprint.clone(),
+            secret: fingerprint,
             ..request.clone()
         };
         let mark = call_mark(
@@ -70,31 +68,8 @@ impl UpstreamKeyService for UpstreamKeyServer {
             if let Some(made) = made_before(state, ResourceKind::UpstreamKey, mark.as_ref(), now)? {
                 return Ok((Vec::new(), made));
             }
-            if state.get(ResourceKind::UpstreamKey, &id).is_some() {
-                return Err(Fault::Exists {
-                    what: "upstream key",
-                    id: id.clone(),
-                });
-            }
-            let key = UpstreamKey {
-                id: id.clone(),
-                provider_id: request.provider_id.clone(),
-                disabled: false,
-                secret: secret.clone().into_bytes(),
-                level: request.level,
-                weight: request.weight.max(1),
-                models: request.models.clone(),
-            };
-            check(state, &key)?;
-            let stored = object(Kind::UpstreamKey(key), request.managed_by(), now);
-            Ok((
-                vec![Edit::Put(StoredResource {
-                    fingerprint: fingerprint.clone(),
-                    created_by: mark.clone(),
-                    ..stored
-                })],
-                id.clone(),
-            ))
+            let edit = create(state, &self.pepper, (&id, &request), mark.clone(), now)?;
+            Ok((vec![edit], id.clone()))
         };
         let id = self.config.edit(&caller, "CreateUpstreamKey", edit).await?;
         Ok(Response::new(CreateUpstreamKeyResponse {
@@ -145,37 +120,7 @@ impl UpstreamKeyService for UpstreamKeyServer {
     ) -> Result<Response<UpdateUpstreamKeyResponse>, Status> {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let secret = request.secret.as_deref().map(clean).transpose()?;
-        let edit = |state: &State| {
-            // The content holds the secret in plain; what is stored holds it sealed.
-            let name = name_of(&request.id);
-            let plain = state
-                .content
-                .get(&name)
-                .and_then(|resource| resource.kind.clone());
-            let (Some(stored), Some(Kind::UpstreamKey(mut key))) =
-                (state.get(name.kind, &name.id), plain)
-            else {
-                return Err(unknown(&request.id));
-            };
-            check_version(state, "upstream key", &name, request.resource_version)?;
-            let mut next = stored.clone();
-            key.disabled = request.disabled.unwrap_or(key.disabled);
-            key.level = request.level.unwrap_or(key.level);
-            key.weight = request.weight.map_or(key.weight, |weight| weight.max(1));
-            if let Some(models) = &request.models {
-                key.models.clone_from(&models.values);
-            }
-            if let Some(secret) = &secret {
-                key.secret = secret.clone().into_bytes();
-                next.fingerprint = self.fingerprint(secret);
-            }
-            check(state, &key)?;
-            next.resource = Some(proxyxai_proto::config::v1::Resource {
-                kind: Some(Kind::UpstreamKey(key)),
-            });
-            Ok((vec![Edit::Put(next)], ()))
-        };
+        let edit = |state: &State| Ok((vec![update(state, &self.pepper, &request)?], ()));
         self.config.edit(&caller, "UpdateUpstreamKey", edit).await?;
         Ok(Response::new(UpdateUpstreamKeyResponse {
             upstream_key: Some(self.view(&request.id)?),
@@ -188,14 +133,7 @@ impl UpstreamKeyService for UpstreamKeyServer {
     ) -> Result<Response<DeleteUpstreamKeyResponse>, Status> {
         let caller = auth::caller(&request)?;
         let request = request.into_inner();
-        let edit = |state: &State| {
-            state
-                .get(ResourceKind::UpstreamKey, &request.id)
-                .ok_or_else(|| unknown(&request.id))?;
-            let name = name_of(&request.id);
-            check_version(state, "upstream key", &name, request.resource_version)?;
-            Ok((vec![Edit::Delete(name)], ()))
-        };
+        let edit = |state: &State| Ok((vec![delete(state, &request)?], ()));
         self.config.edit(&caller, "DeleteUpstreamKey", edit).await?;
         Ok(Response::new(DeleteUpstreamKeyResponse {}))
     }
@@ -209,17 +147,98 @@ impl UpstreamKeyServer {
             .and_then(|stored| view(&state, stored))
             .ok_or_else(|| unknown(id))
     }
+}
 
-    fn fingerprint(&self, secret: &str) -> String {
-        format!("{:?}", self.pepper.digest(secret))
-            .chars()
-            .take(16)
-            .collect()
+/// Adds a key to a pool, under this id.
+pub(crate) fn create(
+    state: &State,
+    pepper: &Pepper,
+    (id, request): (&str, &CreateUpstreamKeyRequest),
+    created_by: Option<CallMark>,
+    now_unix_ms: i64,
+) -> Result<Edit, Fault> {
+    rules::check_id(id).map_err(|error| Fault::field("id", error))?;
+    let secret = clean(&request.secret)?;
+    if state.get(ResourceKind::UpstreamKey, id).is_some() {
+        return Err(Fault::Exists {
+            what: "upstream key",
+            id: id.to_owned(),
+        });
     }
+    let key = UpstreamKey {
+        id: id.to_owned(),
+        provider_id: request.provider_id.clone(),
+        disabled: false,
+        secret: secret.clone().into_bytes(),
+        level: request.level,
+        weight: request.weight.max(1),
+        models: request.models.clone(),
+    };
+    check(state, &key)?;
+    let stored = object(Kind::UpstreamKey(key), request.managed_by(), now_unix_ms);
+    Ok(Edit::Put(StoredResource {
+        fingerprint: fingerprint(pepper, &secret),
+        created_by,
+        ..stored
+    }))
+}
+
+/// Changes the fields that are given.
+pub(crate) fn update(
+    state: &State,
+    pepper: &Pepper,
+    request: &UpdateUpstreamKeyRequest,
+) -> Result<Edit, Fault> {
+    let secret = request.secret.as_deref().map(clean).transpose()?;
+    // The content holds the secret in plain; what is stored holds it sealed.
+    let name = name_of(&request.id);
+    let plain = state
+        .content
+        .get(&name)
+        .and_then(|resource| resource.kind.clone());
+    let (Some(stored), Some(Kind::UpstreamKey(mut key))) = (state.get(name.kind, &name.id), plain)
+    else {
+        return Err(unknown(&request.id));
+    };
+    check_version(state, "upstream key", &name, request.resource_version)?;
+    let mut next = stored.clone();
+    key.disabled = request.disabled.unwrap_or(key.disabled);
+    key.level = request.level.unwrap_or(key.level);
+    key.weight = request.weight.map_or(key.weight, |weight| weight.max(1));
+    if let Some(models) = &request.models {
+        key.models.clone_from(&models.values);
+    }
+    if let Some(secret) = &secret {
+        key.secret = secret.clone().into_bytes();
+        next.fingerprint = fingerprint(pepper, secret);
+    }
+    check(state, &key)?;
+    next.resource = Some(proxyxai_proto::config::v1::Resource {
+        kind: Some(Kind::UpstreamKey(key)),
+    });
+    Ok(Edit::Put(next))
+}
+
+/// Takes a key away.
+pub(crate) fn delete(state: &State, request: &DeleteUpstreamKeyRequest) -> Result<Edit, Fault> {
+    state
+        .get(ResourceKind::UpstreamKey, &request.id)
+        .ok_or_else(|| unknown(&request.id))?;
+    let name = name_of(&request.id);
+    check_version(state, "upstream key", &name, request.resource_version)?;
+    Ok(Edit::Delete(name))
+}
+
+/// Tells equal secrets apart from different ones.
+pub(crate) fn fingerprint(pepper: &Pepper, secret: &str) -> String {
+    format!("{:?}", pepper.digest(secret))
+        .chars()
+        .take(16)
+        .collect()
 }
 
 /// A secret as it came from a file or a paste: without the space around it.
-fn clean(secret: &str) -> Result<String, Fault> {
+pub(crate) fn clean(secret: &str) -> Result<String, Fault> {
     check_upstream_secret(secret.trim().as_bytes()).map_err(|reason| Fault::field("secret", reason))
 }
 

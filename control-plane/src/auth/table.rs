@@ -79,6 +79,15 @@ const TABLE: &[(&str, &[(&str, Permission)])] = &[
             ("DeletePriceTable", WriteDeployment),
         ],
     ),
+    // What a manifest changes is asked for object by object, too.
+    (
+        "proxyxai.admin.v1.ManifestService",
+        &[
+            ("GetManifest", Read),
+            ("QueryChanges", Read),
+            ("ApplyManifest", Write),
+        ],
+    ),
     (
         "proxyxai.admin.v1.UsageQueryService",
         &[("QueryUsage", Read)],

@@ -25,11 +25,12 @@ use proxyxai_proto::{
 
 use super::{
     sealing::Sealing,
+    stages::{Next, Stages},
     state::{Cell, Record, Row, State, Withheld},
 };
 use crate::store::{
     Entry, Event,
-    keyspace::{CONFIG_PREFIX, GOOD_PREFIX, Key},
+    keyspace::{CONFIG_PREFIX, GOOD_PREFIX, Key, STAGE_PREFIX, STAGED},
 };
 
 /// No counter of changes gets there; a head beyond it was not written by this program.
@@ -73,6 +74,7 @@ pub(super) struct Desk {
     withheld: BTreeMap<ResourceName, Withheld>,
     /// Keys that are none of this program's, or the head when it cannot be used.
     strange: BTreeMap<String, String>,
+    stages: Stages,
 }
 
 /// What a list of all rows says of the head.
@@ -97,6 +99,7 @@ impl Desk {
             touched: BTreeSet::new(),
             withheld: BTreeMap::new(),
             strange: BTreeMap::new(),
+            stages: Stages::default(),
         };
         let (mut newest, mut head) = (0, None);
         // Rows may be sealed under a key that comes after them in order.
@@ -105,15 +108,18 @@ impl Desk {
             .iter()
             .filter(|entry| entry.key == ring)
             .for_each(|entry| desk.adopt(entry));
+        // What was last in force, the keys that seal, and what is staged change nothing that is in force.
+        let apart = |key: &str| {
+            let staged = key.starts_with(STAGE_PREFIX) || key == STAGED;
+            staged || key.starts_with(GOOD_PREFIX) || key == ring
+        };
         for entry in entries {
-            let written = entry.mod_revision;
-            // What was last in force, and the keys that seal, change nothing that is in force.
-            let aside = entry.key.starts_with(GOOD_PREFIX) || entry.key == ring;
-            head = desk.take(Event::Put(entry), revision).or(head);
-            if !aside {
-                newest = written.max(newest);
+            if !apart(&entry.key) {
+                newest = entry.mod_revision.max(newest);
             }
+            head = desk.take(Event::Put(entry), revision).or(head);
         }
+        desk.overlay();
         let found = desk.state.head_revision;
         let head = match head {
             Some(value) if newest <= found => Head::At(desk.version(value)),
@@ -122,6 +128,26 @@ impl Desk {
             None => desk.raise(revision.saturating_add(1)),
         };
         (desk, head)
+    }
+
+    /// Puts what a large change has that is not in the rows yet in the place of the rows.
+    fn overlay(&mut self) {
+        for (name, cell) in self.stages.rows() {
+            let row = self.row(&name);
+            (row.offered, row.good) = (cell.clone(), cell);
+            self.touched.insert(name);
+        }
+    }
+
+    /// What is next to be done with a large change.
+    pub(super) fn next_of_stage(&self) -> Next {
+        let head = self.state.snapshot.version.revision;
+        self.stages.next(head, self.state.head_revision)
+    }
+
+    /// Whether the store holds portions of large changes that nobody put in force.
+    pub(super) fn has_left_overs(&self) -> bool {
+        self.stages.has_others()
     }
 
     fn raise(&self, to: u64) -> Head {
@@ -152,6 +178,9 @@ impl Desk {
                 Event::Put(_) | Event::Delete(_) => {}
             }
             head = self.take(event, revision).or(head);
+        }
+        if head.is_some() {
+            self.overlay();
         }
         let names: Vec<ResourceName> = self.touched.iter().cloned().collect();
         names.iter().for_each(|name| self.tidy(name));
@@ -194,6 +223,16 @@ impl Desk {
             Some(Key::Good(name)) => {
                 self.row(&name).good = cell;
                 self.touched.insert(name);
+            }
+            Some(Key::StagePortion { stage, portion }) => {
+                self.stages.take_portion(stage, portion, cell);
+            }
+            Some(Key::Staged) => {
+                self.strange.remove(&key);
+                if let Err(reason) = self.stages.take_published(cell.as_ref()) {
+                    self.strange.insert(key, reason);
+                }
+                self.state.staged = self.stages.is_published();
             }
             _ if cell.is_some() => {
                 let reason = format!(

@@ -15,6 +15,7 @@ use proxyxai_proto::store::v1::Counter;
 use super::{
     Shared,
     desk::{Desk, Head, Settled, Unconfirmed},
+    stages::Next,
 };
 use crate::{
     status::Fault,
@@ -47,6 +48,11 @@ impl Follower {
         let follower = Self { shared, desk, seen };
         follower.publish(Some(settled));
         Ok(follower)
+    }
+
+    /// Whether the store holds portions of large changes that nobody put in force.
+    pub(super) fn has_left_overs(&self) -> bool {
+        self.desk.has_left_overs()
     }
 
     /// Follows until it is dropped.
@@ -88,15 +94,17 @@ impl Follower {
                 self.shared.following.store(true, Ordering::Release);
             }
             let unconfirmed = self.desk.unconfirmed(CONFIRMED);
+            let next = self.desk.next_of_stage();
+            let idle = unconfirmed.is_empty() && matches!(next, Next::Nothing);
             let event = tokio::select! {
                 biased;
                 event = watch.next() => event,
-                noted = confirm(&self.shared, &unconfirmed), if !unconfirmed.is_empty() => {
+                noted = tidy_up(&self.shared, &unconfirmed, next), if !idle => {
                     match noted {
                         // The watch tells what became of it; whatever was changed meanwhile is tried again after that.
                         Ok(()) => watch.next().await,
                         Err(error) => {
-                            tracing::warn!(%error, "good versions of objects were not noted; it is tried again");
+                            tracing::warn!(%error, "good versions of objects, or a large change, did not come into the rows; it is tried again");
                             tokio::select! {
                                 biased;
                                 event = watch.next() => event,
@@ -190,6 +198,18 @@ async fn list(shared: &Shared) -> Result<(Desk, Version, u64), Fault> {
         shared.store.txn(raise).await?;
     }
     Err(Fault::Contended)
+}
+
+/// Brings the rows in line with what is in force.
+async fn tidy_up(shared: &Shared, unconfirmed: &[Unconfirmed], next: Next) -> Result<(), Fault> {
+    let Next::Write(portion, txn) = next else {
+        return Ok(confirm(shared, unconfirmed).await?);
+    };
+    match portion.record {
+        Some(record) => shared.trail.append(record, txn).await?,
+        None => shared.store.txn(txn).await?,
+    };
+    Ok(())
 }
 
 /// Notes objects that are in force as good, unless they were changed since.

@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use proxyxai_core::snapshot::{Content, ResourceKind, ResourceName, Snapshot};
+use proxyxai_core::snapshot::{Change, Content, ResourceKind, ResourceName, Snapshot};
 use proxyxai_proto::store::v1::StoredResource;
+
+use super::Edit;
+use crate::status::Fault;
 
 /// An object in force as it is stored, and when its row was written.
 #[derive(Clone)]
@@ -62,6 +65,8 @@ pub(crate) struct State {
     pub(super) odd: OrdMap<ResourceName, Row>,
     /// When the head was written.
     pub(super) head_revision: u64,
+    /// Whether a change is in force that is not yet in the rows.
+    pub(super) staged: bool,
 }
 
 impl State {
@@ -73,7 +78,54 @@ impl State {
             withheld: Arc::default(),
             odd: OrdMap::new(),
             head_revision: 0,
+            staged: false,
         }
+    }
+
+    /// The state that edits lead to, before they are committed.
+    ///
+    /// # Errors
+    /// What of it would not fit.
+    pub(crate) fn with(&self, edits: &[Edit]) -> Result<Self, Fault> {
+        let mut next = self.clone();
+        let mut changes = Vec::with_capacity(edits.len());
+        for edit in edits {
+            let name = || {
+                let unnamed = || Fault::Defect("an object without a kind".to_owned());
+                edit.name().ok_or_else(unnamed)
+            };
+            match edit {
+                Edit::Only(_) => {}
+                Edit::Put(stored) => {
+                    let name = name()?;
+                    let resource = stored.resource.clone().unwrap_or_default();
+                    changes.push(Change::Upsert(Arc::new(resource)));
+                    let record = Record {
+                        stored: Arc::new(stored.clone()),
+                        mod_revision: self.mod_revision(&name),
+                    };
+                    next.records.insert(name, record);
+                }
+                Edit::Delete(name) => {
+                    next.records.remove(name);
+                    changes.push(Change::Remove(name.clone()));
+                }
+            }
+        }
+        for change in &changes {
+            next.content.apply(change.clone());
+        }
+        let version = self.snapshot.version;
+        let snapshot = self.snapshot.advance(version, &next.content, &changes);
+        next.snapshot = Arc::new(snapshot.map_err(Fault::Rejected)?);
+        Ok(next)
+    }
+
+    /// All objects in force, in the order of their names.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&ResourceName, &StoredResource)> {
+        self.records
+            .iter()
+            .map(|(name, record)| (name, &*record.stored))
     }
 
     /// Objects of one kind, in the order of their ids.

@@ -45,6 +45,7 @@ use crate::{
 
 mod million;
 mod poison;
+mod staged;
 mod unanswered;
 
 const PRICES: &str =
@@ -356,6 +357,11 @@ enum Act {
         replica: usize,
         what: u8,
     },
+    /// More than one transaction takes.
+    Large {
+        replica: usize,
+        flag: bool,
+    },
     /// A row by hand: whole, damaged or gone; with the head or without.
     Hand {
         what: u8,
@@ -371,6 +377,7 @@ fn acts() -> impl proptest::strategy::Strategy<Value = Vec<Act>> {
         6 => (0_usize..2, 0_u8..16, any::<bool>()).prop_map(|(replica, what, flag)| Act::Edit { replica, what, flag }),
         2 => (0_usize..2, 0_u8..16).prop_map(|(replica, what)| Act::Delete { replica, what }),
         3 => (0_u8..16, 0_u8..4, any::<bool>()).prop_map(|(what, damage, raise)| Act::Hand { what, damage, raise }),
+        1 => (0_usize..2, any::<bool>()).prop_map(|(replica, flag)| Act::Large { replica, flag }),
         1 => proptest::strategy::Just(Act::Wait),
     ];
     prop::collection::vec(act, 1..40)
@@ -465,6 +472,13 @@ async fn run(acts: Vec<Act>, breaks: u64) {
             Act::Delete { replica, what } => {
                 let edit =
                     |_: &super::State| Ok((vec![Edit::Delete(name_of(object(what, false)))], ()));
+                tolerable(replicas[replica].edit(&root(), "Test", edit).await);
+            }
+            Act::Large { replica, flag } => {
+                let edit = |_: &super::State| {
+                    let put = |number| Edit::Put(stored(key(number, "root", flag)));
+                    Ok(((100..200).map(put).collect(), ()))
+                };
                 tolerable(replicas[replica].edit(&root(), "Test", edit).await);
             }
             Act::Hand {

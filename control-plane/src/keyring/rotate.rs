@@ -4,7 +4,7 @@
 //! the older keys leave the ring, if it did not change meanwhile. Each step is one transaction that compares the ring, and each begins by
 //! reading what there is: after a crash anywhere, [`tidy`] goes on.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use prost::Message as _;
 use proxyxai_core::{
@@ -28,6 +28,8 @@ const TRIES: usize = 16;
 const BATCH: usize = 50;
 /// Bytes of one transaction.
 const BATCH_BYTES: usize = 256 << 10;
+/// How long a large change may take to come into its rows, and how often it is looked for.
+const BRINGING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(100));
 /// Entries read at once.
 const PAGE: usize = 500;
 
@@ -128,6 +130,7 @@ pub(crate) async fn tidy(keyring: &Keyring, random: &dyn Random) -> Result<u64, 
         if now.ring.keys.len() == 1 && !now.ring.direct {
             return Ok(renewed);
         }
+        large_change_in_rows(keyring).await?;
         let mut pass = Pass::default();
         pass.over_everything(keyring, &now, random).await?;
         renewed = renewed.saturating_add(pass.renewed);
@@ -151,6 +154,23 @@ pub(crate) async fn tidy(keyring: &Keyring, random: &dyn Random) -> Result<u64, 
         }
     }
     Err(Fault::Contended)
+}
+
+/// Waits until no large change is in force beside its rows: what is brought into them may be sealed under an older key. One that comes into
+/// force later was sealed under the ring as it is now.
+async fn large_change_in_rows(keyring: &Keyring) -> Result<(), Fault> {
+    let key = Key::Staged.to_string();
+    let waited = tokio::time::timeout(BRINGING.0, async {
+        while keyring.store.get(&key).await?.is_some() {
+            tokio::time::sleep(BRINGING.1).await;
+        }
+        Ok::<(), Fault>(())
+    });
+    waited.await.unwrap_or_else(|_| {
+        Err(Fault::Precondition(
+            "a large change is being brought into its rows; older keys are kept until it is, and what they sealed is sealed anew then".to_owned(),
+        ))
+    })
 }
 
 /// Seals anew, once over everything.

@@ -3,21 +3,26 @@
 
 use prost::Message as _;
 use proxyxai_core::snapshot::{ResourceKind, ResourceName};
-use proxyxai_proto::store::v1::{Authority, Sealed, StoredResource};
+use proxyxai_proto::store::v1::{Authority, Sealed, StagePortion, StoredResource};
 
 use crate::{
     config_store::map_secret,
-    store::keyspace::{self, DamagedValue, Key},
+    store::keyspace::{self, DamagedValue, Key, STAGE_PREFIX},
 };
 
 /// What everything that holds something sealed begins with.
-pub(crate) const PREFIXES: [&str; 3] = ["cfg/upstream_key/", "cfg/good/upstream_key/", "meta/"];
+pub(crate) const PREFIXES: [&str; 4] = [
+    "cfg/upstream_key/",
+    "cfg/good/upstream_key/",
+    STAGE_PREFIX,
+    "meta/",
+];
 
 /// A value with what is sealed in it replaced; `None` when it holds nothing sealed. `map` gets the place that it is sealed for.
 pub(crate) fn map<E: From<DamagedValue>>(
     key: &str,
     value: &[u8],
-    map: impl FnOnce(&str, &[u8]) -> Result<Vec<u8>, E>,
+    mut map: impl FnMut(&str, &[u8]) -> Result<Vec<u8>, E>,
 ) -> Result<Option<Vec<u8>>, E> {
     let Some(parsed) = Key::parse(key) else {
         return Ok(None);
@@ -40,15 +45,41 @@ pub(crate) fn map<E: From<DamagedValue>>(
                 .encode_to_vec(),
             ))
         }
-        Holding::Resource(name) => {
-            let stored: StoredResource = keyspace::decode(key, value)?;
-            let place = Key::Config(name.clone()).to_string();
-            let resource = stored.resource.unwrap_or_default();
-            let resource = map_secret(resource, |sealed| map(&place, sealed))?;
-            let resource = Some(resource);
-            Ok(Some(StoredResource { resource, ..stored }.encode_to_vec()))
+        Holding::Resource(name) => resource(key, name, value, &mut map).map(Some),
+        Holding::Portion => portion(key, value, &mut map),
+    }
+}
+
+fn resource<E: From<DamagedValue>>(
+    key: &str,
+    name: &ResourceName,
+    value: &[u8],
+    map: &mut impl FnMut(&str, &[u8]) -> Result<Vec<u8>, E>,
+) -> Result<Vec<u8>, E> {
+    let stored: StoredResource = keyspace::decode(key, value)?;
+    let place = Key::Config(name.clone()).to_string();
+    let resource = stored.resource.unwrap_or_default();
+    let resource = map_secret(resource, |sealed| map(&place, sealed))?;
+    let resource = Some(resource);
+    Ok(StoredResource { resource, ..stored }.encode_to_vec())
+}
+
+fn portion<E: From<DamagedValue>>(
+    key: &str,
+    value: &[u8],
+    map: &mut impl FnMut(&str, &[u8]) -> Result<Vec<u8>, E>,
+) -> Result<Option<Vec<u8>>, E> {
+    let mut portion: StagePortion = keyspace::decode(key, value)?;
+    let mut is_sealed = false;
+    for row in &mut portion.rows {
+        if let (Some(Key::Config(name)), Some(stored)) = (Key::parse(&row.key), &row.value)
+            && name.kind == ResourceKind::UpstreamKey
+        {
+            row.value = Some(resource(&row.key, &name, stored, map)?);
+            is_sealed = true;
         }
     }
+    Ok(is_sealed.then(|| portion.encode_to_vec()))
 }
 
 enum Holding<'a> {
@@ -59,6 +90,8 @@ enum Holding<'a> {
     Authority,
     /// A `StoredResource` of this name.
     Resource(&'a ResourceName),
+    /// A `StagePortion`, which holds such.
+    Portion,
 }
 
 fn holding(key: &Key) -> Holding<'_> {
@@ -74,6 +107,7 @@ fn holding(key: &Key) -> Holding<'_> {
             | ResourceKind::Route
             | ResourceKind::PriceTable => Holding::Nothing,
         },
+        Key::StagePortion { .. } => Holding::Portion,
         // The ring is sealed under the key-encryption key, which is another matter.
         Key::Keyring
         | Key::Format
@@ -86,6 +120,7 @@ fn holding(key: &Key) -> Holding<'_> {
         | Key::CredentialsMade
         | Key::Tick
         | Key::Head
+        | Key::Staged
         // Of credentials, join tokens and nodes only keyed hashes are kept, and the audit trail withholds what is sealed.
         | Key::Credential(_)
         | Key::JoinToken(_)
@@ -118,6 +153,10 @@ mod tests {
             Key::Authority,
             Key::Config(name.clone()),
             Key::Good(name),
+            Key::StagePortion {
+                stage: "s".to_owned(),
+                portion: 0,
+            },
         ] {
             let text = key.to_string();
             assert!(!matches!(holding(&key), Holding::Nothing), "{text}");

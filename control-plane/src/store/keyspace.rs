@@ -57,6 +57,16 @@ pub enum Key {
     /// `cfg/good/<kind>/<id>` → `StoredResource`: what was last in force of an object; stands in when its row does not fit. Written and
     /// deleted with it. It stands below the prefix of the config, so that one watch tells of both in one order.
     Good(ResourceName),
+    /// `cfg/stage/<id>/<portion>` → `StagePortion`: of a change that is larger than one transaction. Until it is in the rows, or its
+    /// writer is gone.
+    StagePortion {
+        /// The change.
+        stage: String,
+        /// Counts from 0.
+        portion: u64,
+    },
+    /// `cfg/staged` → `Staged`: the change that is in force and not yet in the rows. Until it is.
+    Staged,
     /// `roster/<node>` → `RosterRow`: it was sent a configuration once, or something is wanted of it. Until it is removed by an administrator.
     Roster(String),
     /// `replica/<id>` → `StoredReplica`. Written anew every few seconds while the replica runs.
@@ -119,6 +129,10 @@ pub const ASK_PREFIX: &str = "ask/";
 pub const ANSWER_PREFIX: &str = "answer/";
 /// Prefix of what was last in force.
 pub const GOOD_PREFIX: &str = "cfg/good/";
+/// Prefix of all portions of large changes.
+pub const STAGE_PREFIX: &str = "cfg/stage/";
+/// Tells which large change is in force and not yet in the rows.
+pub const STAGED: &str = "cfg/staged";
 /// Prefix of all usage: marks and rows.
 pub const USAGE_PREFIX: &str = "usage/";
 /// Prefix of all marks.
@@ -161,6 +175,10 @@ impl fmt::Display for Key {
             Self::AuditAnchor => f.write_str("audit/anchor"),
             Self::AuditRecord(sequence) => write!(f, "{AUDIT_RECORD_PREFIX}{sequence:020}"),
             Self::Good(name) => write!(f, "{GOOD_PREFIX}{}/{}", name.kind.as_str(), name.id),
+            Self::StagePortion { stage, portion } => {
+                write!(f, "{STAGE_PREFIX}{stage}/{portion:08}")
+            }
+            Self::Staged => f.write_str(STAGED),
             Self::Roster(id) => write!(f, "{ROSTER_PREFIX}{id}"),
             Self::Replica(id) => write!(f, "{REPLICA_PREFIX}{id}"),
             Self::Ask(id) => write!(f, "{ASK_PREFIX}{id}"),
@@ -208,11 +226,19 @@ impl Key {
             Self::CredentialsMade,
             Self::Tick,
             Self::Head,
+            Self::Staged,
             Self::AuditHead,
             Self::AuditAnchor,
         ];
         if let Some(key) = fixed.into_iter().find(|key| key.to_string() == text) {
             return Some(key);
+        }
+        if let Some(rest) = text.strip_prefix(STAGE_PREFIX) {
+            let (stage, portion) = rest.split_once('/')?;
+            return Some(Self::StagePortion {
+                stage: stage.to_owned(),
+                portion: portion.parse().ok()?,
+            });
         }
         if let Some(id) = text.strip_prefix(CREDENTIAL_PREFIX) {
             return Some(Self::Credential(id.to_owned()));
@@ -340,6 +366,7 @@ mod tests {
                 Key::LogLevel,
                 Key::CredentialsMade,
                 Key::Head,
+                Key::Staged,
                 Key::AuditHead,
                 Key::AuditAnchor,
                 Key::Tick
@@ -353,6 +380,8 @@ mod tests {
             (prop::sample::select(KINDS.to_vec()), part())
                 .prop_map(|(kind, id)| Key::Good(ResourceName { kind, id })),
             (part(), any::<u64>()).prop_map(|(node, epoch)| Key::Mark { node, epoch }),
+            (part(), any::<u64>())
+                .prop_map(|(stage, portion)| Key::StagePortion { stage, portion }),
             part().prop_map(Key::Roster),
             part().prop_map(Key::Replica),
             part().prop_map(Key::Ask),

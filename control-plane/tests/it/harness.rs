@@ -30,9 +30,9 @@ use proxyxai_proto::{
     admin::v1::{
         account_service_client::AccountServiceClient, backup_service_client::BackupServiceClient,
         credential_service_client::CredentialServiceClient, key_service_client::KeyServiceClient,
-        log_service_client::LogServiceClient, node_service_client::NodeServiceClient,
-        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
-        secret_service_client::SecretServiceClient,
+        log_service_client::LogServiceClient, manifest_service_client::ManifestServiceClient,
+        node_service_client::NodeServiceClient, provider_service_client::ProviderServiceClient,
+        route_service_client::RouteServiceClient, secret_service_client::SecretServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -218,6 +218,9 @@ impl Plane {
     fn node(&self) -> Authorized {
         let credential = self.plane.node_credential().expose_secret().to_owned();
         InterceptedService::new(self.channel.clone(), Bearer(Some(credential)))
+    }
+    pub(crate) fn manifests(&self) -> ManifestServiceClient<Authorized> {
+        ManifestServiceClient::new(self.admin()).max_decoding_message_size(64 << 20)
     }
     pub(crate) fn accounts(&self) -> AccountServiceClient<Authorized> {
         AccountServiceClient::new(self.admin())

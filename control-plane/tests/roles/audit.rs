@@ -241,6 +241,10 @@ async fn every_change(gateway: &Gateway) -> Vec<String> {
         ..DeletePriceTableRequest::default()
     };
     root.prices().delete_price_table(delete).await.unwrap();
+    let narrow = crate::manifest::account("root", &["gpt-*"]);
+    let is_narrow = crate::manifest::exported(root).await.contains(&narrow);
+    let other = crate::manifest::account("root", if is_narrow { &[] } else { &["gpt-*"] });
+    crate::manifest::apply(root, &[other], false).await.unwrap();
     let made = root
         .join_tokens()
         .create_join_token(CreateJoinTokenRequest::default())
@@ -301,7 +305,7 @@ async fn every_change(gateway: &Gateway) -> Vec<String> {
     secrets
 }
 
-const EVERY_CHANGE: [&str; 33] = [
+const EVERY_CHANGE: [&str; 34] = [
     "CreateAccount",
     "UpdateAccount",
     "CreateKey",
@@ -326,6 +330,7 @@ const EVERY_CHANGE: [&str; 33] = [
     "ActivatePriceTable",
     "ActivatePriceTable",
     "DeletePriceTable",
+    "ApplyManifest",
     "CreateJoinToken",
     "RevokeJoinToken",
     "ScheduleNode",

@@ -11,10 +11,11 @@ use proxyxai_core::secret::ExposeSecret as _;
 use proxyxai_proto::admin::v1::{
     CreateAccountRequest, CreateCredentialRequest, CreateKeyRequest, CreateRouteRequest,
     DeleteAccountRequest, DeleteCredentialRequest, DeleteKeyRequest, GetAccountRequest,
-    GetAuditChainRequest, GetCredentialRequest, GetKeyRequest, ListAccountsRequest,
-    ListAuditRecordsRequest, ListCredentialsRequest, ListKeysRequest, ListProvidersRequest,
-    ListRoutesRequest, ListUpstreamKeysRequest, QueryUsageRequest, Role, RotateCredentialRequest,
-    UpdateAccountRequest, UpdateCredentialRequest, UpdateKeyRequest, WhoAmIRequest,
+    GetAuditChainRequest, GetCredentialRequest, GetKeyRequest, GetManifestRequest,
+    ListAccountsRequest, ListAuditRecordsRequest, ListCredentialsRequest, ListKeysRequest,
+    ListProvidersRequest, ListRoutesRequest, ListUpstreamKeysRequest, ManifestAccount,
+    QueryUsageRequest, Role, RotateCredentialRequest, UpdateAccountRequest,
+    UpdateCredentialRequest, UpdateKeyRequest, WhoAmIRequest, manifest_object::Kind,
 };
 use tonic::{
     Code::{self, NotFound, Ok as Done, PermissionDenied, Unauthenticated},
@@ -24,6 +25,7 @@ use tonic::{
 use crate::{
     audit::{records, verify},
     gateway::{ADMIN, BEGIN, Gateway, Hand, Seeded},
+    manifest,
 };
 
 #[tokio::test]
@@ -138,7 +140,8 @@ impl World {
             3 => self.delete_account(&caller, &hand).await,
             4 => self.read_account(&caller, &hand).await,
             5 => self.list(&caller, &hand).await,
-            6 | 7 => self.create_key(&caller, &hand).await,
+            6 => self.create_key(&caller, &hand).await,
+            7 => self.use_files(&caller, &hand).await,
             8 | 9 => self.use_key(&caller, &hand).await,
             10..=12 => self.create_credential(&caller, &hand).await,
             13..=16 => self.use_credential(&caller, &hand).await,
@@ -309,6 +312,73 @@ impl World {
         if let Some(made) = self.check(answer, want) {
             self.secrets.push(made.secret);
             self.keys.insert(made.key.unwrap().id, account);
+        }
+    }
+
+    /// By a file nobody gets what single calls do not give. What is hidden is refused like what is not there: the file is invalid.
+    async fn use_files(&mut self, caller: &Credential, hand: &Hand) {
+        let account = self.any_account();
+        let get = GetAccountRequest {
+            account: account.clone(),
+        };
+        let root = self.gateway.with(ADMIN);
+        let found = root.accounts().get_account(get).await.unwrap().into_inner();
+        let path = found.account.unwrap().path;
+        let by_file = |want: Code| match want == NotFound {
+            true => Code::InvalidArgument,
+            false => want,
+        };
+        let mut manifests = hand.manifests();
+        match self.draw(3) {
+            0 => {
+                self.names += 1;
+                let object = manifest::key(&path, &format!("m{}", self.names));
+                let request = manifest::request(&[object], false);
+                let answer = manifests.apply_manifest(request).await;
+                let want = by_file(self.want(caller, Need::Write, &account));
+                if let Some(done) = self.check(answer, want) {
+                    let [made] = <[_; 1]>::try_from(done.created_keys).unwrap();
+                    self.secrets.push(made.secret);
+                    self.keys.insert(made.id, account);
+                }
+            }
+            1 if account != ROOT => {
+                let suspended = !self.accounts[&account].1;
+                let object = ManifestAccount {
+                    path,
+                    suspended,
+                    ..ManifestAccount::default()
+                };
+                let object = manifest::object(Kind::Account(object));
+                let request = manifest::request(&[object], false);
+                let answer = manifests.apply_manifest(request).await;
+                let want = by_file(self.want(caller, Need::Govern, &account));
+                if self.check(answer, want).is_some() {
+                    self.accounts.get_mut(&account).unwrap().1 = suspended;
+                }
+            }
+            _ => {
+                let answer = manifests.get_manifest(GetManifestRequest {}).await;
+                let want = self.want(caller, Need::Read, &caller.account);
+                if let Some(found) = self.check(answer, want) {
+                    let objects = found.manifest.unwrap().objects;
+                    let is_account = |it: &&_| matches!(it, Kind::Account(_));
+                    let is_key = |it: &&_| matches!(it, Kind::Key(_));
+                    let kinds: Vec<Kind> = objects.into_iter().filter_map(|it| it.kind).collect();
+                    let inside = |at: &String| self.line(at).contains(&caller.account);
+                    assert_eq!(
+                        kinds.iter().filter(is_account).count(),
+                        self.accounts.keys().filter(|id| inside(id)).count()
+                    );
+                    assert_eq!(
+                        kinds.iter().filter(is_key).count(),
+                        self.keys.values().filter(|at| inside(at)).count()
+                    );
+                    let of_deployment = kinds.iter().any(|it| !is_account(&it) && !is_key(&it));
+                    let sees = self.want_deployment(caller, false) == Done;
+                    assert_eq!(of_deployment, sees, "there is always a price table");
+                }
+            }
         }
     }
 

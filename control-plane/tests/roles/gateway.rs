@@ -25,9 +25,10 @@ use proxyxai_proto::{
         backup_service_client::BackupServiceClient,
         credential_service_client::CredentialServiceClient,
         join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-        log_service_client::LogServiceClient, node_service_client::NodeServiceClient,
-        price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
-        route_service_client::RouteServiceClient, secret_service_client::SecretServiceClient,
+        log_service_client::LogServiceClient, manifest_service_client::ManifestServiceClient,
+        node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
+        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+        secret_service_client::SecretServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -166,6 +167,9 @@ impl Hand {
     }
     pub(crate) fn join_tokens(&self) -> JoinTokenServiceClient<Way> {
         JoinTokenServiceClient::new(self.0.clone())
+    }
+    pub(crate) fn manifests(&self) -> ManifestServiceClient<Way> {
+        ManifestServiceClient::new(self.0.clone()).max_decoding_message_size(64 << 20)
     }
     pub(crate) fn routes(&self) -> RouteServiceClient<Way> {
         RouteServiceClient::new(self.0.clone())

@@ -10,4 +10,6 @@ mod audit;
 mod escape;
 mod gate;
 mod gateway;
+mod manifest;
+mod manifests_at_random;
 mod moved;

@@ -5,9 +5,10 @@ use proxyxai_proto::admin::v1::{
     account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
     backup_service_client::BackupServiceClient, credential_service_client::CredentialServiceClient,
     join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
-    log_service_client::LogServiceClient, node_service_client::NodeServiceClient,
-    price_service_client::PriceServiceClient, provider_service_client::ProviderServiceClient,
-    route_service_client::RouteServiceClient, secret_service_client::SecretServiceClient,
+    log_service_client::LogServiceClient, manifest_service_client::ManifestServiceClient,
+    node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
+    provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+    secret_service_client::SecretServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -110,6 +111,14 @@ impl Api {
     /// The keys that seal secrets.
     pub fn secrets(&self) -> SecretServiceClient<Authorized> {
         SecretServiceClient::new(self.channel.clone())
+    }
+
+    /// The configuration as a whole.
+    pub fn manifests(&self) -> ManifestServiceClient<Authorized> {
+        const MAX_BYTES: usize = 64 << 20;
+        ManifestServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_BYTES)
+            .max_encoding_message_size(MAX_BYTES)
     }
 
     /// Nodes.

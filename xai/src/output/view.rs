@@ -214,6 +214,7 @@ fn managed_by(by: ManagedBy) -> &'static str {
         ManagedBy::Admin => "admin",
         ManagedBy::Env => "env",
         ManagedBy::Demo => "demo",
+        ManagedBy::Apply => "apply",
     }
 }
 

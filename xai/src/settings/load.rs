@@ -165,17 +165,20 @@ fn from_file(path: &Path) -> Result<Given, Failure> {
     {
         return Ok(Given::default());
     }
-    serde_saphyr::from_str(&text).map_err(|error| {
-        let error = error.without_snippet();
-        let place = error
-            .location()
-            .map(|at| format!(" line {}, column {}", at.line(), at.column()))
-            .unwrap_or_default();
-        let text = error.to_string();
-        let reason = text.lines().next().unwrap_or_default();
-        let reason = reason
-            .strip_suffix(&format!(" at{place}"))
-            .unwrap_or(reason);
-        Failure::usage(format!("{shown}{place}: {reason}"))
-    })
+    serde_saphyr::from_str(&text).map_err(|error| refusal_of(shown, &error))
+}
+
+/// Why a YAML file cannot be used, with line and column.
+pub(crate) fn refusal_of(shown: impl fmt::Display, error: &serde_saphyr::Error) -> Failure {
+    let error = error.without_snippet();
+    let place = error
+        .location()
+        .map(|at| format!(" line {}, column {}", at.line(), at.column()))
+        .unwrap_or_default();
+    let text = error.to_string();
+    let reason = text.lines().next().unwrap_or_default();
+    let reason = reason
+        .strip_suffix(&format!(" at{place}"))
+        .unwrap_or(reason);
+    Failure::usage(format!("{shown}{place}: {reason}"))
 }

@@ -15,6 +15,7 @@ mod events;
 mod full_disk;
 mod joining;
 mod lifecycle;
+mod manifests;
 mod manual;
 mod operating;
 mod people;

@@ -92,6 +92,14 @@ async fn law_9_two_control_planes_on_etcd_publish_the_same() {
 }
 
 #[tokio::test]
+async fn law_20_a_manifest_larger_than_a_transaction_is_whole_on_etcd_too() {
+    let cluster = Cluster::start(1, &[]).await;
+    let world = world();
+    let planes = [start(&world, &cluster).await, start(&world, &cluster).await];
+    crate::staged::check(&planes).await;
+}
+
+#[tokio::test]
 async fn a_control_plane_whose_etcd_is_away_serves_but_sends_no_bookmarks() {
     let mut cluster = Cluster::start(1, &[]).await;
     let world = world();
