@@ -47,6 +47,8 @@ fn main() -> io::Result<()> {
             "proxyxai.store.v1.StoredCredential",
             "proxyxai.admin.v1.RotateKeyResponse",
         ])
+        // Usage passes as the bytes that stand in the files of the node, without a copy.
+        .bytes(".proxyxai.usage.v1.ReportRequest")
         .build_client(services)
         .build_server(services)
         .build_transport(services)

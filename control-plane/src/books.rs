@@ -7,12 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use prost::Message as _;
 use proxyxai_core::ports::Clock;
-use proxyxai_proto::{
-    store::v1::{Counter, Rollup},
-    usage::v1::UsageBatch,
-};
+use proxyxai_proto::store::v1::{Counter, Rollup};
 
 use crate::{
+    reported::Batch,
     rollup,
     status::Fault,
     store::{
@@ -45,7 +43,7 @@ impl Books {
     }
 
     /// Books a batch, once.
-    pub(crate) async fn apply(&self, batch: &UsageBatch) -> Result<Applied, Fault> {
+    pub(crate) async fn apply(&self, batch: &Batch) -> Result<Applied, Fault> {
         let rows = rollup::sum_up(&batch.events, self.clock.unix_ms());
         if rows.len() >= MAX_OPS {
             return Err(Fault::Invalid(format!(

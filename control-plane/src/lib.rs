@@ -14,6 +14,7 @@ mod join;
 mod node_service;
 mod nodes;
 mod publish;
+mod reported;
 mod rollup;
 mod roster;
 mod status;

@@ -2,6 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use prost::Message as _;
 use proxyxai_proto::usage::v1::{
     Register, Registered, ReportRequest, ReportResponse, UsageAck, UsageGap, report_request,
     report_response::Message, usage_service_server::UsageService,
@@ -13,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     books::{Applied, Books},
+    reported::Batch,
     status::Fault,
 };
 
@@ -80,6 +82,10 @@ async fn serve(
         };
         let Some(report_request::Message::Batch(batch)) = request.message else {
             return;
+        };
+        let Ok(batch) = Batch::decode(batch) else {
+            answer = Err(Fault::Invalid("what was sent is no batch".to_owned()));
+            continue;
         };
         answer = if batch.node_id == register.node_id && batch.epoch == register.epoch {
             books.apply(&batch).await.map(|applied| match applied {

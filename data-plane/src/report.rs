@@ -15,6 +15,7 @@ mod frame;
 pub mod memory_disk;
 mod progress;
 mod reader;
+mod recent;
 mod reporter;
 mod retention;
 mod sender;

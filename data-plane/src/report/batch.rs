@@ -1,11 +1,14 @@
-//! Cuts events into batches that the control plane can write in one transaction each.
+//! Cuts events into batches that the control plane can write in one transaction each, and encodes each event, once.
 //!
 //! Invariants: every event is in exactly one batch (law 18); a batch holds at most 1,000 events of at most 40 rows (account × key
 //! × model × hour) in at most 1 MiB. A single event is never too large: its longest part is cut when it is handed in.
 
 use std::mem;
 
-use prost::{Message as _, encoding::encoded_len_varint};
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
+};
 use proxyxai_proto::usage::v1::UsageEvent;
 
 /// Events in a batch.
@@ -16,26 +19,36 @@ const ROWS: usize = 40;
 const BYTES: usize = 1024 * 1024 - 1024;
 const HOUR_MS: i64 = 3_600_000;
 
+/// `UsageBatch.events`.
+const EVENTS_TAG: u32 = 4;
+
+/// The events of a batch: an encoded `UsageBatch` that has nothing else yet.
+pub(super) type Encoded = Vec<u8>;
+
 /// Cuts events into as few batches as the rows allow. Their order is not kept: events of one row come together.
-pub(super) fn cut(mut events: Vec<UsageEvent>) -> Vec<Vec<UsageEvent>> {
+pub(super) fn cut(mut events: Vec<UsageEvent>) -> Vec<Encoded> {
     events.sort_by(|a, b| row(a).cmp(&row(b)));
-    let mut batches = Vec::new();
-    let (mut batch, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
-    for event in events {
-        let same_row = batch.last().is_some_and(|last| row(last) == row(&event));
-        let size = encoded_size(&event);
-        let fits = batch.len() < EVENTS
+    let (mut batches, mut batch) = (Vec::new(), Encoded::new());
+    let (mut count, mut rows) = (0_usize, 0_usize);
+    let mut last: Option<&UsageEvent> = None;
+    for event in &events {
+        let same_row = last.is_some_and(|last| row(last) == row(event));
+        let len = event.encoded_len();
+        let fits = count < EVENTS
             && (same_row || rows < ROWS)
-            && bytes.saturating_add(size) <= BYTES;
-        if !fits && !batch.is_empty() {
+            && batch.len().saturating_add(framed(len)) <= BYTES;
+        if !fits && count > 0 {
             batches.push(mem::take(&mut batch));
-            (rows, bytes) = (0, 0);
+            (count, rows) = (0, 0);
         }
-        rows = rows.saturating_add(usize::from(batch.is_empty() || !same_row));
-        bytes = bytes.saturating_add(size);
-        batch.push(event);
+        rows = rows.saturating_add(usize::from(count == 0 || !same_row));
+        count = count.saturating_add(1);
+        last = Some(event);
+        encode_key(EVENTS_TAG, WireType::LengthDelimited, &mut batch);
+        encode_varint(u64::try_from(len).unwrap_or(u64::MAX), &mut batch);
+        event.encode_raw(&mut batch);
     }
-    if !batch.is_empty() {
+    if count > 0 {
         batches.push(batch);
     }
     batches
@@ -50,8 +63,8 @@ fn row(event: &UsageEvent) -> (&str, &str, &str, i64) {
     )
 }
 
-fn encoded_size(event: &UsageEvent) -> usize {
-    let len = event.encoded_len();
+/// Bytes of an event within its batch.
+fn framed(len: usize) -> usize {
     let head = encoded_len_varint(u64::try_from(len).unwrap_or(u64::MAX)).saturating_add(1);
     len.saturating_add(head)
 }
@@ -83,7 +96,10 @@ mod tests {
                 .collect::<BTreeSet<_>>()
         };
         let (expected, count) = (ids(&events), events.len());
-        let batches = cut(events);
+        let batches: Vec<_> = cut(events)
+            .iter()
+            .map(|batch| UsageBatch::decode(batch.as_slice()).unwrap().events)
+            .collect();
         for events in &batches {
             let rows: BTreeSet<_> = events.iter().map(row).collect();
             assert!(rows.len() <= ROWS && (1..=EVENTS).contains(&events.len()));

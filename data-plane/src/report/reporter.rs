@@ -17,6 +17,7 @@ use super::{
     disk::Disk,
     files::{Epoch, Journal},
     progress::Progress,
+    recent::Recent,
     sender::{EventSender, channel},
     work::FileWork,
     writer::{Durable, Writer},
@@ -63,6 +64,7 @@ pub fn open<E: Into<UsageEvent>>(
         Journal::open(Arc::clone(&ports.disk), node_id, first).map_err(OpenError)?;
     let (sender, events) = channel();
     let (epoch, progress) = (journal.epoch().clone(), Arc::new(Progress::default()));
+    let recent = Arc::new(Recent::default());
     let delivery = Delivery {
         planes: ports.planes,
         failures: 0,
@@ -70,6 +72,7 @@ pub fn open<E: Into<UsageEvent>>(
         work: ports.work,
         backoff: Backoff::new(ports.random),
         progress: Arc::clone(&progress),
+        recent: Arc::clone(&recent),
         intake: Arc::clone(&events.shared),
         current: epoch.clone(),
         sent: AtomicU64::new(0),
@@ -83,6 +86,7 @@ pub fn open<E: Into<UsageEvent>>(
         work: ports.work,
         clock: ports.clock,
         progress,
+        recent,
         keep,
     };
     Ok((

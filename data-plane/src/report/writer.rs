@@ -22,6 +22,7 @@ use super::{
     disk::Disk,
     files::{Epoch, Journal, Numbered},
     progress::Progress,
+    recent::Recent,
     retention,
     sender::{EventReceiver, FULL},
     work::FileWork,
@@ -67,6 +68,7 @@ pub(super) struct Writer<E> {
     pub(super) work: FileWork,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) progress: Arc<Progress>,
+    pub(super) recent: Arc<Recent>,
     pub(super) keep: Duration,
 }
 
@@ -118,7 +120,7 @@ impl<E: Into<UsageEvent>> Writer<E> {
         let batches: Arc<[Numbered]> = {
             let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
             batch::cut(events)
-                .into_iter()
+                .iter()
                 .map(|events| journal.number(events))
                 .collect()
         };
@@ -132,6 +134,7 @@ impl<E: Into<UsageEvent>> Writer<E> {
         }
         self.events.shared.durable(count);
         self.note(&batches);
+        self.recent.add(&batches);
         let through = batches.last().map_or(0, |batch| batch.sequence);
         durable.send_modify(|durable| durable.through = durable.through.max(through));
         Flushed::Some

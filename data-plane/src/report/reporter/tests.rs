@@ -98,6 +98,7 @@ async fn serve_one(books: Shared, line: Line, mut stream: ReportStream) {
                 }));
             }
             report_request::Message::Batch(batch) => {
+                let batch = UsageBatch::decode(batch).unwrap();
                 let mut books = books.lock().unwrap();
                 books.check_bytes(&batch);
                 let fate = books.fates.pop().unwrap_or(Fate::Applied);
