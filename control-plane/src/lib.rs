@@ -24,3 +24,4 @@ pub mod tick;
 pub mod tls;
 mod usage_query;
 mod usage_service;
+mod wire;

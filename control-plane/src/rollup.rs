@@ -24,7 +24,7 @@ pub(crate) const OTHER_MODELS: &str = "(other models)";
 
 /// The row of each event, and what the batch adds to it. An event whose node's clock is off by more than the rows are kept, or lies in
 /// the future, is booked to the present hour: it is never lost, and never in a row that is already gone.
-pub(crate) fn sum_up(events: &[Event], now_ms: i64) -> BTreeMap<Bucket, Rollup> {
+pub(crate) fn sum_up(events: &[Event<'_>], now_ms: i64) -> BTreeMap<Bucket, Rollup> {
     let now = hour_of(now_ms);
     let mut rows: BTreeMap<Bucket, Rollup> = BTreeMap::new();
     // Nodes send the events of a row together.
@@ -36,8 +36,8 @@ pub(crate) fn sum_up(events: &[Event], now_ms: i64) -> BTreeMap<Bucket, Rollup> 
         let plausible = hour <= now.saturating_add(1) && hour.saturating_add(HOURS_KEPT) > now;
         let bucket = Bucket {
             slot: if plausible { hour } else { now },
-            account: clean(&event.account_id),
-            key: clean(&event.key_id),
+            account: clean(event.account_id),
+            key: clean(event.key_id),
             model: model_of(event),
         };
         let row = rows.entry(bucket).or_default();
@@ -48,9 +48,9 @@ pub(crate) fn sum_up(events: &[Event], now_ms: i64) -> BTreeMap<Bucket, Rollup> 
     rows
 }
 
-fn same_row(a: &Event, b: &Event) -> bool {
+fn same_row(a: &Event<'_>, b: &Event<'_>) -> bool {
     hour_of(a.started_unix_ms) == hour_of(b.started_unix_ms)
-        && (&a.account_id, &a.key_id, &a.model) == (&b.account_id, &b.key_id, &b.model)
+        && (a.account_id, a.key_id, a.model) == (b.account_id, b.key_id, b.model)
 }
 
 /// The hour of a time.
@@ -85,8 +85,8 @@ pub(crate) fn add(into: &mut Rollup, more: &Rollup) {
         .saturating_add(more.estimated_cost_nano_usd);
 }
 
-fn of_event(event: &Event) -> Rollup {
-    let is = |outcome: Outcome| u64::from(event.outcome() == outcome);
+fn of_event(event: &Event<'_>) -> Rollup {
+    let is = |outcome: Outcome| u64::from(event.outcome == outcome);
     let row = Rollup {
         attempts: 1,
         reported: is(Outcome::Reported),
@@ -99,13 +99,13 @@ fn of_event(event: &Event) -> Rollup {
     };
     if event.estimated {
         Rollup {
-            estimated_tokens: event.tokens,
+            estimated_tokens: Some(event.tokens),
             estimated_cost_nano_usd: event.cost_nano_usd,
             ..row
         }
     } else {
         Rollup {
-            tokens: event.tokens,
+            tokens: Some(event.tokens),
             cost_nano_usd: event.cost_nano_usd,
             ..row
         }
@@ -125,8 +125,8 @@ fn add_tokens(into: &mut Tokens, more: &Tokens) {
 }
 
 /// A model as part of a key: nodes refuse longer names at their door.
-fn model_of(event: &Event) -> String {
-    let mut model = text(&event.model).into_owned();
+fn model_of(event: &Event<'_>) -> String {
+    let mut model = text(event.model).into_owned();
     model.truncate(model.floor_char_boundary(MAX_MODEL_LEN));
     model
 }

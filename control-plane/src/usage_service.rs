@@ -2,7 +2,6 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use prost::Message as _;
 use proxyxai_proto::usage::v1::{
     Register, Registered, ReportRequest, ReportResponse, UsageAck, UsageGap, report_request,
     report_response::Message, usage_service_server::UsageService,
@@ -83,7 +82,7 @@ async fn serve(
         let Some(report_request::Message::Batch(batch)) = request.message else {
             return;
         };
-        let Ok(batch) = Batch::decode(batch) else {
+        let Ok(batch) = Batch::read(&batch) else {
             answer = Err(Fault::Invalid("what was sent is no batch".to_owned()));
             continue;
         };

@@ -27,7 +27,10 @@ pub(crate) fn check(head: &Parts, seen: Head) -> Result<(), Failure> {
 /// Exactly one valid Host, which an absolute target agrees with.
 fn host(head: &Parts) -> Result<(), Failure> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(b);
+    let plain = |b: &u8| {
+        b.is_ascii_alphanumeric()
+            || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%')
+    };
     let valid = |host: &&HeaderValue| !host.is_empty() && host.as_bytes().iter().all(plain);
     let host = match (hosts.next().filter(valid), hosts.next()) {
         (Some(host), None) => host.as_bytes(),

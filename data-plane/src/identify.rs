@@ -38,37 +38,49 @@ pub(crate) async fn identify(
         return Err(Failure::Expired);
     }
     let shown = credential(headers)?;
-    let text = match key::parse(shown) {
-        Ok(text) => text,
-        Err(reason) => return Err(wrong(cx, from, reason)),
-    };
-    let digest = pinned.digest(text.expose()).ok_or(Failure::NotReady)?;
-    let caller = match pinned.snapshot.key(&digest) {
+    // A key that is held is of the right form: only others are looked at closely.
+    let digest = (shown.len() == key::LEN).then(|| pinned.digest(shown));
+    let held = digest.flatten().and_then(|it| pinned.snapshot.key(&it));
+    let caller = match held {
         Some(key) => Caller {
             key,
             accounts: Arc::clone(&pinned.snapshot.accounts),
         },
-        None if cx.strangers.must_wait(from) => return Err(Failure::Stranger),
-        None => match Box::pin(resolve(cx, text.id(), digest)).await {
-            Ok(Some(found)) => Caller {
-                key: found.key,
-                accounts: found.accounts,
-            },
-            Ok(None) => {
-                cx.strangers.missed(from);
-                return Err(Failure::WrongKey(
-                    "there is no such key; it was mistyped, deleted, or is of another gateway"
-                        .to_owned(),
-                ));
-            }
-            Err(_) => return Err(Failure::KeyUnchecked),
-        },
+        None => Box::pin(look_up(cx, pinned, shown, from)).await?,
     };
     let now = cx.clock.unix_ms();
     let asked = Asked::call(endpoint, from);
     admission::admit(&caller.key, &caller.accounts, now, &asked)
         .map_err(|refusal| Failure::refused(&caller.key, refusal))?;
     Ok(caller)
+}
+
+/// A key that is not at hand: unless its form is wrong already, it is asked for.
+async fn look_up(
+    cx: &Context,
+    pinned: &Pinned,
+    shown: &str,
+    from: IpAddr,
+) -> Result<Caller, Failure> {
+    let text = key::parse(shown).map_err(|reason| wrong(cx, from, reason))?;
+    let digest = pinned.digest(text.expose()).ok_or(Failure::NotReady)?;
+    if cx.strangers.must_wait(from) {
+        return Err(Failure::Stranger);
+    }
+    match resolve(cx, text.id(), digest).await {
+        Ok(Some(found)) => Ok(Caller {
+            key: found.key,
+            accounts: found.accounts,
+        }),
+        Ok(None) => {
+            cx.strangers.missed(from);
+            Err(Failure::WrongKey(
+                "there is no such key; it was mistyped, deleted, or is of another gateway"
+                    .to_owned(),
+            ))
+        }
+        Err(_) => Err(Failure::KeyUnchecked),
+    }
 }
 
 async fn resolve(

@@ -32,5 +32,6 @@ mod request_id;
 mod respond;
 mod serve;
 mod timers;
+mod turn;
 mod upstream;
 mod visitor;

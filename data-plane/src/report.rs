@@ -10,6 +10,7 @@
 mod batch;
 mod delivery;
 pub mod disk;
+mod event;
 mod files;
 mod frame;
 pub mod memory_disk;
@@ -23,6 +24,7 @@ mod work;
 mod writer;
 
 pub use disk::{Disk, FsDisk};
+pub use event::{Event, Row};
 pub use memory_disk::MemoryDisk;
 pub use reporter::{EVENTS_KEEP, OpenError, Ports, Reporter, open};
 pub use sender::{EventSender, ReportCounters};

@@ -130,6 +130,7 @@ async fn connection(cx: Rc<Context>, io: Io, from: IpAddr, _open: Open) {
     let mut serving = std::pin::pin!(http.serve_connection(watched, service));
     let mut leaving = false;
     poll_fn(|task| {
+        cx.clock.begin_turn();
         if cx.draining.get() && !std::mem::replace(&mut leaving, true) {
             serving.as_mut().graceful_shutdown();
         }

@@ -1,7 +1,7 @@
 //! Cuts events into batches that the control plane can write in one transaction each, and encodes each event, once.
 //!
-//! Invariants: every event is in exactly one batch (law 18); a batch holds at most 1,000 events of at most 40 rows (account × key
-//! × model × hour) in at most 1 MiB. A single event is never too large: its longest part is cut when it is handed in.
+//! Invariants: every event is in exactly one batch (law 18); a batch holds at most 4,000 events of at most 40 rows (account × key
+//! × model × hour) in at most 1 MiB. A single event is never too large: its longest part is cut.
 
 use std::mem;
 
@@ -11,6 +11,8 @@ use prost::{
 };
 use proxyxai_proto::usage::v1::UsageEvent;
 
+use super::event::{Event, Row};
+
 /// Events in a batch.
 const EVENTS: usize = super::sender::FULL;
 /// Rows that a batch adds to. A transaction has at most 100 operations.
@@ -18,22 +20,30 @@ const ROWS: usize = 40;
 /// Encoded events in a batch; the rest of the 1 MiB is for its head.
 const BYTES: usize = 1024 * 1024 - 1024;
 const HOUR_MS: i64 = 3_600_000;
+/// Longest model name in an event, in bytes: a longer one is no model, and must not make a batch too large to send.
+const MODEL_MAX: usize = 1_024;
 
 /// `UsageBatch.events`.
 const EVENTS_TAG: u32 = 4;
+/// Encoded, an event hardly ever exceeds this.
+const USUAL: usize = 288;
 
 /// The events of a batch: an encoded `UsageBatch` that has nothing else yet.
 pub(super) type Encoded = Vec<u8>;
 
 /// Cuts events into as few batches as the rows allow. Their order is not kept: events of one row come together.
-pub(super) fn cut(mut events: Vec<UsageEvent>) -> Vec<Encoded> {
+pub(super) fn cut<E: Event>(mut events: Vec<E>) -> Vec<Encoded> {
     events.sort_by(|a, b| row(a).cmp(&row(b)));
-    let (mut batches, mut batch) = (Vec::new(), Encoded::new());
+    let mut outgoing = UsageEvent::default();
+    let room = events.len().saturating_mul(USUAL).min(BYTES);
+    let (mut batches, mut batch) = (Vec::new(), Encoded::with_capacity(room));
     let (mut count, mut rows) = (0_usize, 0_usize);
-    let mut last: Option<&UsageEvent> = None;
+    let mut last: Option<&E> = None;
     for event in &events {
         let same_row = last.is_some_and(|last| row(last) == row(event));
-        let len = event.encoded_len();
+        event.write_to(&mut outgoing);
+        cut_model(&mut outgoing);
+        let len = outgoing.encoded_len();
         let fits = count < EVENTS
             && (same_row || rows < ROWS)
             && batch.len().saturating_add(framed(len)) <= BYTES;
@@ -46,7 +56,7 @@ pub(super) fn cut(mut events: Vec<UsageEvent>) -> Vec<Encoded> {
         last = Some(event);
         encode_key(EVENTS_TAG, WireType::LengthDelimited, &mut batch);
         encode_varint(u64::try_from(len).unwrap_or(u64::MAX), &mut batch);
-        event.encode_raw(&mut batch);
+        outgoing.encode_raw(&mut batch);
     }
     if count > 0 {
         batches.push(batch);
@@ -54,13 +64,15 @@ pub(super) fn cut(mut events: Vec<UsageEvent>) -> Vec<Encoded> {
     batches
 }
 
-fn row(event: &UsageEvent) -> (&str, &str, &str, i64) {
-    (
-        &event.account_id,
-        &event.key_id,
-        &event.model,
-        event.started_unix_ms.div_euclid(HOUR_MS),
-    )
+fn row(event: &impl Event) -> (Row<'_>, i64) {
+    (event.row(), event.started_unix_ms().div_euclid(HOUR_MS))
+}
+
+fn cut_model(event: &mut UsageEvent) {
+    if event.model.len() > MODEL_MAX {
+        let end = event.model.floor_char_boundary(MODEL_MAX);
+        event.model.truncate(end);
+    }
 }
 
 /// Bytes of an event within its batch.
@@ -119,8 +131,8 @@ mod tests {
     #[test]
     fn batches_are_as_few_as_the_limits_allow() {
         assert_eq!(check(Vec::new()), 0);
-        assert_eq!(check((0..1000).map(|n| event(n, 0, 0, 0, 0)).collect()), 1);
-        assert_eq!(check((0..1001).map(|n| event(n, 0, 0, 0, 0)).collect()), 2);
+        assert_eq!(check((0..4000).map(|n| event(n, 0, 0, 0, 0)).collect()), 1);
+        assert_eq!(check((0..4001).map(|n| event(n, 0, 0, 0, 0)).collect()), 2);
         assert_eq!(
             check(
                 (0..400)
@@ -138,7 +150,7 @@ mod tests {
             2
         );
         assert_eq!(
-            check((0..1000).map(|n| event(n, 0, 0, 0, 3000)).collect()),
+            check((0..3000).map(|n| event(n, 0, 0, 0, 1000)).collect()),
             3
         );
     }

@@ -8,13 +8,13 @@ use std::{
 };
 
 use proxyxai_core::ports::{Clock, Random};
-use proxyxai_proto::usage::v1::UsageEvent;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     delivery::Delivery,
     disk::Disk,
+    event::Event,
     files::{Epoch, Journal},
     progress::Progress,
     recent::Recent,
@@ -54,7 +54,7 @@ pub struct Reporter<E> {
 ///
 /// # Errors
 /// The node id cannot stand in a file name, the disk fails, or the count of starts cannot be read.
-pub fn open<E: Into<UsageEvent>>(
+pub fn open<E: Event>(
     node_id: &str,
     keep: Duration,
     ports: Ports,
@@ -99,7 +99,7 @@ pub fn open<E: Into<UsageEvent>>(
     ))
 }
 
-impl<E: Into<UsageEvent>> Reporter<E> {
+impl<E: Event> Reporter<E> {
     /// The number of this start.
     pub fn epoch(&self) -> u64 {
         self.writer.epoch.number

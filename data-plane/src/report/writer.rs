@@ -10,7 +10,6 @@ use std::{
 };
 
 use proxyxai_core::ports::Clock;
-use proxyxai_proto::usage::v1::UsageEvent;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     batch,
     disk::Disk,
+    event::Event,
     files::{Epoch, Journal, Numbered},
     progress::Progress,
     recent::Recent,
@@ -35,7 +35,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Between looks for files to delete.
 const CLEAN: Duration = Duration::from_secs(600);
 /// Events taken at a time.
-const TAKEN: usize = 10 * FULL;
+const TAKEN: usize = 2 * FULL;
 /// How long writing may take at shutdown.
 const LAST_TRY: Duration = Duration::from_secs(10);
 
@@ -72,7 +72,7 @@ pub(super) struct Writer<E> {
     pub(super) keep: Duration,
 }
 
-impl<E: Into<UsageEvent>> Writer<E> {
+impl<E: Event> Writer<E> {
     /// Writes until `shutdown`, then what is left.
     pub(super) async fn run(
         mut self,

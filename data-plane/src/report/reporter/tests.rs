@@ -70,7 +70,7 @@ impl Books {
         );
         let first = self.seen.entry(name).or_insert_with(|| bytes.clone());
         assert_eq!(*first, bytes, "law 5: a batch never changes");
-        assert!(batch.events.len() <= 1_000);
+        assert!(batch.events.len() <= crate::report::sender::FULL);
     }
 }
 
@@ -348,7 +348,7 @@ fn a_lost_acknowledgement_and_a_gap_are_made_good() {
     ];
     simulate(
         vec![
-            Step::Push(2_500),
+            Step::Push(10_000),
             Step::Wait(100),
             Step::Crash(0),
             Step::Push(300),
