@@ -31,6 +31,7 @@ mod request;
 mod request_id;
 mod respond;
 mod serve;
+mod signs;
 mod timers;
 mod turn;
 mod upstream;

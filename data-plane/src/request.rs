@@ -38,6 +38,7 @@ use crate::{
     relay::AnswerBody,
     request_id::RequestId,
     respond::{Failure, respond},
+    signs::Signs,
     visitor::Visitor,
 };
 
@@ -133,14 +134,15 @@ async fn exchange(
         seen,
         from,
     } = *asked;
-    edge::check(&head, seen)?; // 0 one host, one framing
+    let signs = Signs::of(&head.headers);
+    edge::check(&head, &signs, seen)?; // 0 one host, one framing
     if let Some(answer) = edge::greeting(&head) {
         return Ok(answer);
     }
     let endpoint = endpoint.map_err(no_endpoint)?;
-    edge::refuse_upgrade(&head)?;
+    edge::refuse_upgrade(&signs)?;
     let pinned = cx.config.current(); // 1 pin one configuration for the whole life
-    let caller = identify::identify(cx, &pinned, &head.headers, endpoint, from).await?; // 2 who asks
+    let caller = identify::identify(cx, &pinned, &signs, endpoint, from).await?; // 2 who asks
     if endpoint == Endpoint::Models {
         // Boxed, as all that is rare: the future of a request is moved once, and should be small.
         return Box::pin(models::answer(
@@ -148,7 +150,7 @@ async fn exchange(
         ))
         .await;
     }
-    let body = body::read(cx, &head.headers, body).await?;
+    let body = body::read(cx, &signs, body).await?;
     let intent = intent::read(endpoint, &body)?; // 3 what they ask for
     caller.may_use(&intent.model)?; // 4 whether they may
     let call = plan(cx, pinned, caller, dialect, intent, head, &body, request_id); // 5 what is sent

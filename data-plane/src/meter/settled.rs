@@ -51,7 +51,7 @@ impl Event for Settled {
     fn row(&self) -> Row<'_> {
         let Caller { key, accounts } = &self.facts.caller;
         let account = accounts.id(key.record.account);
-        (account, key.record.id.as_str(), &self.facts.model)
+        (account, key.record.id.as_bytes(), &self.facts.model)
     }
 
     fn started_unix_ms(&self) -> i64 {
@@ -63,7 +63,7 @@ impl Event for Settled {
         let Facts {
             request_id,
             pinned,
-            caller: _,
+            caller,
             endpoint,
             model: _,
             mapped_model,
@@ -74,11 +74,11 @@ impl Event for Settled {
             Some((key, provider)) => (key.id.as_ref(), provider.id.as_ref()),
             None => Default::default(),
         };
-        let (account, key, model) = self.row();
+        let (account, _, model) = self.row();
         for (into, text) in [
             (&mut event.request_id, request_id.as_str()),
             (&mut event.account_id, account),
-            (&mut event.key_id, key),
+            (&mut event.key_id, caller.key.record.id.as_str()),
             (&mut event.provider_id, provider),
             (&mut event.upstream_key_id, upstream_key),
             (&mut event.model, model),

@@ -38,9 +38,10 @@ pub(super) fn cut<E: Event>(mut events: Vec<E>) -> Vec<Encoded> {
     let room = events.len().saturating_mul(USUAL).min(BYTES);
     let (mut batches, mut batch) = (Vec::new(), Encoded::with_capacity(room));
     let (mut count, mut rows) = (0_usize, 0_usize);
-    let mut last: Option<&E> = None;
+    let mut last = None;
     for event in &events {
-        let same_row = last.is_some_and(|last| row(last) == row(event));
+        let this = Some(row(event));
+        let same_row = last == this;
         event.write_to(&mut outgoing);
         cut_model(&mut outgoing);
         let len = outgoing.encoded_len();
@@ -53,7 +54,7 @@ pub(super) fn cut<E: Event>(mut events: Vec<E>) -> Vec<Encoded> {
         }
         rows = rows.saturating_add(usize::from(count == 0 || !same_row));
         count = count.saturating_add(1);
-        last = Some(event);
+        last = this;
         encode_key(EVENTS_TAG, WireType::LengthDelimited, &mut batch);
         encode_varint(u64::try_from(len).unwrap_or(u64::MAX), &mut batch);
         outgoing.encode_raw(&mut batch);

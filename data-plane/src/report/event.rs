@@ -3,7 +3,7 @@
 use proxyxai_proto::usage::v1::UsageEvent;
 
 /// What events of one sum have in common: account, key and model.
-pub type Row<'a> = (&'a str, &'a str, &'a str);
+pub type Row<'a> = (&'a str, &'a [u8], &'a str);
 
 /// An event in the form that costs the core that hands it in the least.
 pub trait Event {
@@ -19,7 +19,7 @@ pub trait Event {
 
 impl Event for UsageEvent {
     fn row(&self) -> Row<'_> {
-        (&self.account_id, &self.key_id, &self.model)
+        (&self.account_id, self.key_id.as_bytes(), &self.model)
     }
 
     fn started_unix_ms(&self) -> i64 {

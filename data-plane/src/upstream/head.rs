@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{chunked::Chunked, incoming::Framing};
 use crate::headers;
@@ -118,22 +118,21 @@ fn parse(bytes: Bytes) -> Result<(Head, Body), InvalidAnswer> {
     let mut length = Length::default();
     let mut connection = Connection::default();
     for field in response.headers.iter() {
-        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
-        if is("content-length") {
-            length.announced(field.value)?;
-        } else if is("transfer-encoding") {
-            length.coded(field.value)?;
-        } else if is("connection") {
-            connection.says(&bytes.slice_ref(field.value));
-        } else {
-            let name =
-                HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| InvalidAnswer::Head)?;
-            let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value))
-                .map_err(|_| InvalidAnswer::Head)?;
-            if headers::is_limit(name.as_str()) {
-                head.limits.push((name, value));
-            } else if headers::passes_back(name.as_str()) {
-                head.headers.append(name, value);
+        let name =
+            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| InvalidAnswer::Head)?;
+        match name {
+            header::CONTENT_LENGTH => length.announced(field.value)?,
+            header::TRANSFER_ENCODING => length.coded(field.value)?,
+            header::CONNECTION => connection.says(&bytes.slice_ref(field.value)),
+            header::SERVER => {}
+            _ => {
+                let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value))
+                    .map_err(|_| InvalidAnswer::Head)?;
+                if headers::is_limit(name.as_str()) {
+                    head.limits.push((name, value));
+                } else if headers::passes_back(name.as_str()) {
+                    head.headers.append(name, value);
+                }
             }
         }
     }
