@@ -46,7 +46,18 @@ impl<'a> Fields<'a> {
         Some(taken)
     }
 
+    /// Most numbers here have one byte.
     fn varint(&mut self) -> Option<u64> {
+        match self.0.split_first()? {
+            (byte @ 0..0x80, rest) => {
+                self.0 = rest;
+                Some(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut number = 0_u64;
         for place in 0..10_u32 {
             let (byte, rest) = self.0.split_first()?;
