@@ -57,6 +57,8 @@ fn main() -> io::Result<()> {
             "proxyxai.admin.v1.ManifestUpstreamKey",
             "proxyxai.admin.v1.CreatedKey",
         ])
+        // Usage passes as the bytes that stand in the files of the node, without a copy.
+        .bytes(".proxyxai.usage.v1.ReportRequest")
         .build_client(services)
         .build_server(services)
         .build_transport(services)

@@ -10,12 +10,10 @@ use std::{
 
 use prost::Message as _;
 use proxyxai_core::ports::Clock;
-use proxyxai_proto::{
-    store::v1::{Counter, Node, Rollup},
-    usage::v1::UsageBatch,
-};
+use proxyxai_proto::store::v1::{Counter, Node, Rollup};
 
 use crate::{
+    reported::Batch,
     rollup,
     status::Fault,
     store::{
@@ -48,7 +46,7 @@ impl Books {
     }
 
     /// Books a batch, once.
-    pub(crate) async fn apply(&self, batch: &UsageBatch) -> Result<Applied, Fault> {
+    pub(crate) async fn apply(&self, batch: &Batch<'_>) -> Result<Applied, Fault> {
         let rows = rollup::sum_up(&batch.events, self.clock.unix_ms());
         if rows.len() >= MAX_OPS {
             return Err(Fault::Invalid(format!(
@@ -58,14 +56,14 @@ impl Books {
             )));
         }
         for _ in 0..TRIES {
-            let (entry, through) = self.mark(&batch.node_id, batch.epoch).await?;
+            let (entry, through) = self.mark(batch.node_id, batch.epoch).await?;
             if batch.sequence <= through {
                 return Ok(Applied::Through(through));
             }
             if batch.sequence != through.saturating_add(1) {
                 return Ok(Applied::Expected(through.saturating_add(1)));
             }
-            let key = mark_key(&batch.node_id, batch.epoch);
+            let key = mark_key(batch.node_id, batch.epoch);
             let mut txn = Txn {
                 compares: vec![Compare::unchanged(key.clone(), entry.as_ref())],
                 then: vec![Op::Put(

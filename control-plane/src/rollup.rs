@@ -2,15 +2,15 @@
 //!
 //! Applying is total: whatever a node reports is booked, also under ids that were deleted meanwhile.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use proxyxai_core::dialect::intent::MAX_MODEL_LEN;
 use proxyxai_proto::{
     store::v1::Rollup,
-    usage::v1::{Outcome, Tokens, UsageEvent},
+    usage::v1::{Outcome, Tokens},
 };
 
-use crate::store::keyspace::Bucket;
+use crate::{reported::Event, store::keyspace::Bucket};
 
 pub(crate) const HOUR_MS: i64 = 3_600_000;
 /// Rows by hour are kept this long, then folded into days.
@@ -24,21 +24,33 @@ pub(crate) const OTHER_MODELS: &str = "(other models)";
 
 /// The row of each event, and what the batch adds to it. An event whose node's clock is off by more than the rows are kept, or lies in
 /// the future, is booked to the present hour: it is never lost, and never in a row that is already gone.
-pub(crate) fn sum_up(events: &[UsageEvent], now_ms: i64) -> BTreeMap<Bucket, Rollup> {
+pub(crate) fn sum_up(events: &[Event<'_>], now_ms: i64) -> BTreeMap<Bucket, Rollup> {
     let now = hour_of(now_ms);
     let mut rows: BTreeMap<Bucket, Rollup> = BTreeMap::new();
-    for event in events {
+    // Nodes send the events of a row together.
+    for of_one_row in events.chunk_by(same_row) {
+        let Some(event) = of_one_row.first() else {
+            continue;
+        };
         let hour = hour_of(event.started_unix_ms);
         let plausible = hour <= now.saturating_add(1) && hour.saturating_add(HOURS_KEPT) > now;
         let bucket = Bucket {
             slot: if plausible { hour } else { now },
-            account: clean(&event.account_id),
-            key: clean(&event.key_id),
+            account: clean(event.account_id),
+            key: clean(event.key_id),
             model: model_of(event),
         };
-        add(rows.entry(bucket).or_default(), &of_event(event));
+        let row = rows.entry(bucket).or_default();
+        for event in of_one_row {
+            add(row, &of_event(event));
+        }
     }
     rows
+}
+
+fn same_row(a: &Event<'_>, b: &Event<'_>) -> bool {
+    hour_of(a.started_unix_ms) == hour_of(b.started_unix_ms)
+        && (a.account_id, a.key_id, a.model) == (b.account_id, b.key_id, b.model)
 }
 
 /// The hour of a time.
@@ -73,8 +85,8 @@ pub(crate) fn add(into: &mut Rollup, more: &Rollup) {
         .saturating_add(more.estimated_cost_nano_usd);
 }
 
-fn of_event(event: &UsageEvent) -> Rollup {
-    let is = |outcome: Outcome| u64::from(event.outcome() == outcome);
+fn of_event(event: &Event<'_>) -> Rollup {
+    let is = |outcome: Outcome| u64::from(event.outcome == outcome);
     let row = Rollup {
         attempts: 1,
         reported: is(Outcome::Reported),
@@ -87,13 +99,13 @@ fn of_event(event: &UsageEvent) -> Rollup {
     };
     if event.estimated {
         Rollup {
-            estimated_tokens: event.tokens,
+            estimated_tokens: Some(event.tokens),
             estimated_cost_nano_usd: event.cost_nano_usd,
             ..row
         }
     } else {
         Rollup {
-            tokens: event.tokens,
+            tokens: Some(event.tokens),
             cost_nano_usd: event.cost_nano_usd,
             ..row
         }
@@ -113,13 +125,18 @@ fn add_tokens(into: &mut Tokens, more: &Tokens) {
 }
 
 /// A model as part of a key: nodes refuse longer names at their door.
-fn model_of(event: &UsageEvent) -> String {
-    let mut model = event.model.clone();
+fn model_of(event: &Event<'_>) -> String {
+    let mut model = text(event.model).into_owned();
     model.truncate(model.floor_char_boundary(MAX_MODEL_LEN));
     model
 }
 
 /// An id as part of a key: nodes send only ids of this gateway, which have no `/`.
-fn clean(id: &str) -> String {
-    id.replace('/', "_")
+fn clean(id: &[u8]) -> String {
+    text(id).replace('/', "_")
+}
+
+/// Nodes send text; whatever else comes is booked under a name like it.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
 }

@@ -17,6 +17,7 @@ use crate::{
     config_service::{admitted, cut_off},
     join::Door,
     orders::Orders,
+    reported::Batch,
     status::Fault,
 };
 
@@ -96,6 +97,10 @@ async fn serve(
         };
         let Some(report_request::Message::Batch(batch)) = request.message else {
             return;
+        };
+        let Ok(batch) = Batch::read(&batch) else {
+            answer = Err(Fault::Invalid("what was sent is no batch".to_owned()));
+            continue;
         };
         answer = if batch.node_id == register.node_id && batch.epoch == register.epoch {
             books.apply(&batch).await.map(|applied| match applied {

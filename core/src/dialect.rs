@@ -9,5 +9,6 @@ pub mod scan;
 pub mod sse;
 pub mod stream;
 pub mod usage;
+mod words;
 
 pub use endpoint::{Dialect, Endpoint, NoEndpoint};

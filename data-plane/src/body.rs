@@ -3,11 +3,10 @@
 use std::{rc::Rc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header::CONTENT_ENCODING};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use crate::{context::Context, respond::Failure, timers::within};
+use crate::{context::Context, respond::Failure, signs::Signs, timers::within};
 
 /// A body of so many bytes is cheaper to copy than to keep in place.
 const SMALL: usize = 4 << 10;
@@ -18,12 +17,12 @@ const LEFTOVER_TIME: Duration = Duration::from_secs(10);
 /// The whole body: the bytes as they came when they came at once, joined otherwise.
 pub(crate) async fn read(
     cx: &Context,
-    headers: &HeaderMap,
+    signs: &Signs<'_>,
     body: &mut Incoming,
 ) -> Result<Bytes, Failure> {
     let limit = cx.settings.body_limit;
-    let encoded = headers
-        .get(CONTENT_ENCODING)
+    let encoded = signs
+        .content_encoding
         .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     if encoded {
         return Err(Failure::Encoded);

@@ -26,6 +26,7 @@ use crate::{
     report::EventSender,
     request_id::{RequestId, RequestIds},
     timers::Timers,
+    turn::TurnClock,
     upstream::Pool,
 };
 
@@ -100,7 +101,7 @@ pub(crate) struct Shared {
 /// One core.
 pub(crate) struct Context {
     pub(crate) settings: Arc<Settings>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clock: TurnClock,
     pub(crate) config: ConfigHandle,
     pub(crate) keys: KeyResolver,
     pub(crate) orders: Orders,
@@ -127,7 +128,7 @@ impl Context {
             dial: (shared.dial)(),
             ids: RequestIds::new(u64::from_le_bytes(random_bytes(&*shared.random))),
             settings: shared.settings,
-            clock: shared.clock,
+            clock: TurnClock::new(shared.clock),
             config: shared.config,
             keys: shared.keys,
             orders: shared.orders,
@@ -153,6 +154,7 @@ impl Context {
 
     /// Ends every task.
     pub(crate) fn stop_tasks(&self) {
+        self.clock.begin_turn();
         drop(self.tasks.take());
     }
 

@@ -3,18 +3,18 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, Version, header, request::Parts};
 
-use crate::{head::Head, relay::AnswerBody, respond::Failure};
+use crate::{head::Head, relay::AnswerBody, respond::Failure, signs::Signs};
 
 /// What hyper lets pass and an edge must not (RFC 9110 §7.2, RFC 9112 §6.1, §6.3, §11.2).
-pub(crate) fn check(head: &Parts, seen: Head) -> Result<(), Failure> {
+pub(crate) fn check(head: &Parts, signs: &Signs<'_>, seen: Head) -> Result<(), Failure> {
     if let Head::Ambiguous(why) = seen {
         return Err(Failure::BadHead(why));
     }
     if head.method == Method::CONNECT {
         return Err(Failure::BadHead("this is no proxy: ask for a path"));
     }
-    host(head)?;
-    match head.headers.get(header::TRANSFER_ENCODING) {
+    host(head, signs)?;
+    match signs.transfer_encoding {
         None => Ok(()),
         Some(_) if seen == Head::Unseen => Err(Failure::BadHead(
             "a request behind another one needs a Content-Length",
@@ -25,17 +25,15 @@ pub(crate) fn check(head: &Parts, seen: Head) -> Result<(), Failure> {
 }
 
 /// Exactly one valid Host, which an absolute target agrees with.
-fn host(head: &Parts) -> Result<(), Failure> {
-    let mut hosts = head.headers.get_all(header::HOST).iter();
-    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:[]%".contains(b);
+fn host(head: &Parts, signs: &Signs<'_>) -> Result<(), Failure> {
+    let plain = |b: &u8| {
+        b.is_ascii_alphanumeric()
+            || matches!(b, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%')
+    };
     let valid = |host: &&HeaderValue| !host.is_empty() && host.as_bytes().iter().all(plain);
-    let host = match (hosts.next().filter(valid), hosts.next()) {
-        (Some(host), None) => host.as_bytes(),
-        (None, None)
-            if head.version < Version::HTTP_11 && !head.headers.contains_key(header::HOST) =>
-        {
-            return Ok(());
-        }
+    let host = match (signs.host.filter(valid), signs.hosts) {
+        (Some(host), 1) => host.as_bytes(),
+        (None, 0) if head.version < Version::HTTP_11 => return Ok(()),
         _ => {
             return Err(Failure::BadHead(
                 "a request has exactly one valid Host header",
@@ -51,8 +49,8 @@ fn host(head: &Parts) -> Result<(), Failure> {
 }
 
 /// Clients that ask for a WebSocket fall back to HTTP when told so.
-pub(crate) fn refuse_upgrade(head: &Parts) -> Result<(), Failure> {
-    if head.headers.contains_key(header::UPGRADE) {
+pub(crate) fn refuse_upgrade(signs: &Signs<'_>) -> Result<(), Failure> {
+    if signs.upgrade.is_some() {
         return Err(Failure::Upgrade);
     }
     Ok(())

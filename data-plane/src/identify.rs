@@ -5,7 +5,7 @@
 
 use std::{net::IpAddr, rc::Rc, sync::Arc};
 
-use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
+use http::HeaderValue;
 use proxyxai_core::{
     account::{
         admission,
@@ -20,55 +20,67 @@ use proxyxai_core::{
 use crate::{
     config::Pinned,
     context::Context,
-    headers::X_API_KEY,
     keys::{ResolveError, Resolved},
     meter::Caller,
     respond::Failure,
+    signs::Signs,
 };
 
 /// Finds the caller, or says why not. What the head of the request tells of its wish is judged here, before the body is read.
 pub(crate) async fn identify(
     cx: &Rc<Context>,
     pinned: &Arc<Pinned>,
-    headers: &HeaderMap,
+    signs: &Signs<'_>,
     endpoint: Endpoint,
     from: IpAddr,
 ) -> Result<Caller, Failure> {
     if cx.config.state() == NodeState::Expired {
         return Err(Failure::Expired);
     }
-    let shown = credential(headers)?;
-    let text = match key::parse(shown) {
-        Ok(text) => text,
-        Err(reason) => return Err(wrong(cx, from, reason)),
-    };
-    let digest = pinned.digest(text.expose()).ok_or(Failure::NotReady)?;
-    let caller = match pinned.snapshot.key(&digest) {
+    let shown = credential(signs)?;
+    // A key that is held is of the right form: only others are looked at closely.
+    let digest = (shown.len() == key::LEN).then(|| pinned.digest(shown));
+    let held = digest.flatten().and_then(|it| pinned.snapshot.key(&it));
+    let caller = match held {
         Some(key) => Caller {
             key,
             accounts: Arc::clone(&pinned.snapshot.accounts),
         },
-        None if cx.strangers.must_wait(from) => return Err(Failure::Stranger),
-        None => match Box::pin(resolve(cx, text.id(), digest)).await {
-            Ok(Some(found)) => Caller {
-                key: found.key,
-                accounts: found.accounts,
-            },
-            Ok(None) => {
-                cx.strangers.missed(from);
-                return Err(Failure::WrongKey(
-                    "there is no such key; it was mistyped, deleted, or is of another gateway"
-                        .to_owned(),
-                ));
-            }
-            Err(_) => return Err(Failure::KeyUnchecked),
-        },
+        None => Box::pin(look_up(cx, pinned, shown, from)).await?,
     };
     let now = cx.clock.unix_ms();
     let asked = Asked::call(endpoint, from);
     admission::admit(&caller.key, &caller.accounts, now, &asked)
         .map_err(|refusal| Failure::refused(&caller.key, refusal))?;
     Ok(caller)
+}
+
+/// A key that is not at hand: unless its form is wrong already, it is asked for.
+async fn look_up(
+    cx: &Context,
+    pinned: &Pinned,
+    shown: &str,
+    from: IpAddr,
+) -> Result<Caller, Failure> {
+    let text = key::parse(shown).map_err(|reason| wrong(cx, from, reason))?;
+    let digest = pinned.digest(text.expose()).ok_or(Failure::NotReady)?;
+    if cx.strangers.must_wait(from) {
+        return Err(Failure::Stranger);
+    }
+    match resolve(cx, text.id(), digest).await {
+        Ok(Some(found)) => Ok(Caller {
+            key: found.key,
+            accounts: found.accounts,
+        }),
+        Ok(None) => {
+            cx.strangers.missed(from);
+            Err(Failure::WrongKey(
+                "there is no such key; it was mistyped, deleted, or is of another gateway"
+                    .to_owned(),
+            ))
+        }
+        Err(_) => Err(Failure::KeyUnchecked),
+    }
 }
 
 async fn resolve(
@@ -90,19 +102,18 @@ fn wrong(cx: &Context, from: IpAddr, reason: InvalidKey) -> Failure {
 }
 
 /// The credential of either header; clients of both dialects use both.
-fn credential(headers: &HeaderMap) -> Result<&str, Failure> {
-    let text = |name: HeaderName| {
-        headers
-            .get(name)
+fn credential<'a>(signs: &Signs<'a>) -> Result<&'a str, Failure> {
+    let text = |value: Option<&'a HeaderValue>| {
+        value
             .and_then(|value| value.to_str().ok())
             .map(str::trim)
             .filter(|text| !text.is_empty())
     };
-    let bearer = text(AUTHORIZATION).map(|value| match value.split_once(' ') {
+    let bearer = text(signs.authorization).map(|value| match value.split_once(' ') {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
         _ => value,
     });
-    match (bearer, text(X_API_KEY)) {
+    match (bearer, text(signs.x_api_key)) {
         (Some(one), Some(other)) if one != other => Err(Failure::TwoKeys),
         (Some(one), _) | (None, Some(one)) => Ok(one),
         (None, None) => Err(Failure::NoKey),

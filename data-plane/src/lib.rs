@@ -32,6 +32,8 @@ mod request;
 mod request_id;
 mod respond;
 mod serve;
+mod signs;
 mod timers;
+mod turn;
 mod upstream;
 mod visitor;

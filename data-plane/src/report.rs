@@ -10,11 +10,13 @@
 mod batch;
 mod delivery;
 pub mod disk;
+mod event;
 mod files;
 mod frame;
 pub mod memory_disk;
 mod progress;
 mod reader;
+mod recent;
 mod reporter;
 mod retention;
 mod sender;
@@ -22,6 +24,7 @@ mod work;
 mod writer;
 
 pub use disk::{Disk, FsDisk};
+pub use event::{Event, Row};
 pub use memory_disk::MemoryDisk;
 pub use reporter::{EVENTS_KEEP, OpenError, Ports, Reporter, open};
 pub use sender::{EventSender, ReportCounters};

@@ -6,7 +6,7 @@
 use std::{
     future::{Future, poll_fn},
     net::IpAddr,
-    pin::pin,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -38,6 +38,7 @@ use crate::{
     relay::AnswerBody,
     request_id::RequestId,
     respond::{Failure, respond},
+    signs::Signs,
     visitor::Visitor,
 };
 
@@ -63,8 +64,12 @@ pub(crate) async fn serve(
         seen,
         from: visitor.peer,
     };
-    let exchange = exchange(&cx, head, &mut body, &asked);
-    let mut response = match unless_ending(&cx, exchange).await {
+    let outcome = {
+        // Pinned here, since the future is large: it is never moved.
+        let exchange = pin!(exchange(&cx, head, &mut body, &asked));
+        unless_ending(&cx, exchange).await
+    };
+    let mut response = match outcome {
         Ok(response) => response,
         Err(failure) => respond(&failure, dialect, request_id.as_str()),
     };
@@ -106,9 +111,8 @@ struct Asked {
 /// The future's result, or a refusal once the time to drain is over.
 async fn unless_ending<T>(
     cx: &Context,
-    exchange: impl Future<Output = Result<T, Failure>>,
+    mut exchange: Pin<&mut impl Future<Output = Result<T, Failure>>>,
 ) -> Result<T, Failure> {
-    let mut exchange = pin!(exchange);
     poll_fn(|task| match exchange.as_mut().poll(task) {
         Poll::Ready(result) => Poll::Ready(result),
         Poll::Pending if cx.ending.get() => Poll::Ready(Err(Failure::Stopping)),
@@ -130,14 +134,15 @@ async fn exchange(
         seen,
         from,
     } = *asked;
-    edge::check(&head, seen)?; // 0 one host, one framing
+    let signs = Signs::of(&head.headers);
+    edge::check(&head, &signs, seen)?; // 0 one host, one framing
     if let Some(answer) = edge::greeting(&head) {
         return Ok(answer);
     }
     let endpoint = endpoint.map_err(no_endpoint)?;
-    edge::refuse_upgrade(&head)?;
+    edge::refuse_upgrade(&signs)?;
     let pinned = cx.config.current(); // 1 pin one configuration for the whole life
-    let caller = identify::identify(cx, &pinned, &head.headers, endpoint, from).await?; // 2 who asks
+    let caller = identify::identify(cx, &pinned, &signs, endpoint, from).await?; // 2 who asks
     if endpoint == Endpoint::Models {
         // Boxed, as all that is rare: the future of a request is moved once, and should be small.
         return Box::pin(models::answer(
@@ -145,13 +150,11 @@ async fn exchange(
         ))
         .await;
     }
-    let body = body::read(cx, &head.headers, body).await?;
+    let body = body::read(cx, &signs, body).await?;
     let intent = intent::read(endpoint, &body)?; // 3 what they ask for
-    caller.may_use(intent.model.as_str())?; // 4 whether they may
-    let call = plan(
-        cx, pinned, caller, dialect, &intent, head, &body, request_id,
-    ); // 5 what is sent
-    let answer = try_keys(cx, &call, &intent).await?; // 6 try, judge, try again
+    caller.may_use(&intent.model)?; // 4 whether they may
+    let call = plan(cx, pinned, caller, dialect, intent, head, &body, request_id); // 5 what is sent
+    let answer = try_keys(cx, &call).await?; // 6 try, judge, try again
     Ok(relay(cx, &call, answer)) // 7 stream out; the attempt settles when the body ends or is dropped
 }
 
@@ -164,12 +167,12 @@ fn plan(
     pinned: Arc<Pinned>,
     caller: Caller,
     dialect: Dialect,
-    intent: &Intent,
+    intent: Intent,
     head: Parts,
     body: &Bytes,
     request_id: RequestId,
 ) -> Call {
-    let mapped_model = pinned.snapshot.mapped(dialect, intent.model.as_str());
+    let mapped_model = pinned.snapshot.mapped(dialect, &intent.model);
     Call {
         dialect,
         method: head.method,
@@ -187,15 +190,15 @@ fn plan(
             pinned,
             caller,
             endpoint: intent.endpoint,
-            model: intent.model.as_str().to_owned(),
+            model: intent.model,
             mapped_model,
             stream: intent.stream,
         }),
     }
 }
 
-async fn try_keys(cx: &Rc<Context>, call: &Call, intent: &Intent) -> Result<Answer, Failure> {
-    let model = intent.model.as_str();
+async fn try_keys(cx: &Rc<Context>, call: &Call) -> Result<Answer, Failure> {
+    let model = call.facts.model.as_str();
     match call.facts.pinned.snapshot.pool(call.dialect, Some(model)) {
         Some((index, pool)) if pool.serves(call.facts.sent_model()) => {
             attempt::run(cx, call, (index, pool)).await

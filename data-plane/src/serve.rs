@@ -139,6 +139,7 @@ async fn connection(cx: Rc<Context>, io: Io, from: IpAddr, _open: Open) {
     let mut leaving = false;
     let is_to_leave = || cx.draining.get() || (cx.winding_down.get() && visitor.is_idle());
     poll_fn(|task| {
+        cx.clock.begin_turn();
         loop {
             if is_to_leave() && !std::mem::replace(&mut leaving, true) {
                 serving.as_mut().graceful_shutdown();

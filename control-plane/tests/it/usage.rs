@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use prost::Message as _;
 use proxyxai_proto::{
     admin::v1::{QueryUsageRequest, UsageGroup, UsageRow},
     usage::v1::{
@@ -61,7 +62,7 @@ impl Report {
     }
 
     pub(crate) async fn send(&mut self, batch: UsageBatch) -> Result<Message, Status> {
-        let message = Some(report_request::Message::Batch(batch));
+        let message = Some(report_request::Message::Batch(batch.encode_to_vec().into()));
         self.to_plane.send(ReportRequest { message }).await.unwrap();
         self.answer().await
     }
@@ -203,7 +204,7 @@ async fn law_4_usage_is_booked_once_under_loss_repetition_reordering_and_restart
             let sent = batch(sequence, events.unwrap_or_default());
             let answer = if dice.roll(6) == 0 {
                 // The answer is lost with its stream, or the control plane starts again.
-                let message = Some(report_request::Message::Batch(sent));
+                let message = Some(report_request::Message::Batch(sent.encode_to_vec().into()));
                 report
                     .to_plane
                     .send(ReportRequest { message })
@@ -299,8 +300,16 @@ async fn a_batch_that_does_not_belong_is_refused_and_books_nothing() {
         let answer = report.send(sent).await.map(tonic::Response::new);
         refused(answer, Code::InvalidArgument, &[words]);
     }
+    let (mut report, _) = Report::open(&plane, "n", 1).await;
+    let message = Some(report_request::Message::Batch("no batch".into()));
+    let garbage = ReportRequest { message };
+    report.to_plane.send(garbage).await.unwrap();
+    let answer = report.answer().await.map(tonic::Response::new);
+    refused(answer, Code::InvalidArgument, &["is no batch"]);
     let no_register = ReportRequest {
-        message: Some(report_request::Message::Batch(batch(1, events()))),
+        message: Some(report_request::Message::Batch(
+            batch(1, events()).encode_to_vec().into(),
+        )),
     };
     let answer = plane
         .reports()

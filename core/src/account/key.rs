@@ -17,6 +17,8 @@ pub const ID_LEN: usize = 12;
 const SECRET_LEN: usize = 32;
 const TAG_LEN: usize = 6;
 const BODY_LEN: usize = ID_LEN + SECRET_LEN;
+/// Characters of the whole key.
+pub const LEN: usize = PREFIX.len() + BODY_LEN + TAG_LEN;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// A text that has the form of a virtual key; whether the key exists is another question.

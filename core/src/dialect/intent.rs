@@ -18,7 +18,7 @@ pub struct Intent {
     /// What is called.
     pub endpoint: Endpoint,
     /// The model, as the client named it.
-    pub model: ModelName,
+    pub model: String,
     /// Whether the answer shall be a stream of events.
     pub stream: bool,
     /// The most output tokens per choice, when given.
@@ -40,29 +40,6 @@ enum UsageRequest {
         at: Range<usize>,
         text: &'static str,
     },
-}
-
-/// The name of a model: a slice of the body, or a copy where the body has escapes in it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ModelName(Bytes);
-
-impl ModelName {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-impl From<&str> for ModelName {
-    fn from(name: &str) -> Self {
-        Self(Bytes::copy_from_slice(name.as_bytes()))
-    }
-}
-
-impl std::fmt::Debug for ModelName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// Longest model name, in bytes: it ends up in usage rows.
@@ -139,7 +116,7 @@ impl Intent {
     pub fn without_body(endpoint: Endpoint) -> Self {
         Self {
             endpoint,
-            model: ModelName(Bytes::new()),
+            model: String::new(),
             stream: false,
             output_cap: None,
             choices: 1,
@@ -160,7 +137,7 @@ impl Intent {
             UsageRequest::Insert { at, text } => Some((at.clone(), Cow::Borrowed(*text))),
         };
         let model = upstream_model
-            .filter(|name| *name != self.model.as_str())
+            .filter(|name| *name != self.model)
             .map(|name| (self.model_at.clone(), Cow::Owned(quoted(name))));
         let mut edits: Vec<_> = match (usage, model) {
             (None, None) => return body.clone(),
@@ -203,15 +180,14 @@ struct Fields {
 impl Fields {
     fn take(&mut self, body: &[u8], member: Member) -> Result<(), InvalidBody> {
         let raw = body.get(member.key.clone()).unwrap_or_default();
-        let position = if raw.contains(&b'\\') {
+        let mut position = KEYS.iter().position(|name| name.as_bytes() == raw);
+        if position.is_none() && raw.contains(&b'\\') {
             let key = unescape(body, &member.key).ok_or(NotAnObject {
                 what: "a key with a wrong escape",
                 at: member.key.start,
             })?;
-            KEYS.iter().position(|name| *name == key)
-        } else {
-            KEYS.iter().position(|name| name.as_bytes() == raw)
-        };
+            position = KEYS.iter().position(|name| *name == key);
+        }
         let Some((slot, name)) = position.and_then(|p| self.found.get_mut(p).zip(KEYS.get(p)))
         else {
             return Ok(());
@@ -224,7 +200,7 @@ impl Fields {
     }
 }
 
-fn read_model(body: &Bytes, value: Range<usize>) -> Result<ModelName, InvalidBody> {
+fn read_model(body: &[u8], value: Range<usize>) -> Result<String, InvalidBody> {
     let wrong = InvalidBody::Type {
         key: "model",
         want: "a string of 1 to 256 bytes",
@@ -235,16 +211,14 @@ fn read_model(body: &Bytes, value: Range<usize>) -> Result<ModelName, InvalidBod
     }
     let inner = value.start.saturating_add(1)..value.end.saturating_sub(1);
     let name = match body.get(inner.clone()) {
-        Some(raw) if raw.contains(&b'\\') => {
-            unescape(body, &inner).ok_or_else(|| wrong.clone())?.into()
-        }
-        Some(raw) if str::from_utf8(raw).is_ok() => body.slice(inner),
-        _ => return Err(wrong),
+        Some(raw) if raw.contains(&b'\\') => unescape(body, &inner),
+        Some(raw) => str::from_utf8(raw).ok().map(str::to_owned),
+        None => None,
     };
-    let name = ModelName(name);
-    let fits =
-        (1..=MAX_MODEL_LEN).contains(&name.0.len()) && !name.as_str().chars().any(char::is_control);
-    if fits { Ok(name) } else { Err(wrong) }
+    let fits = |name: &String| {
+        (1..=MAX_MODEL_LEN).contains(&name.len()) && !name.chars().any(char::is_control)
+    };
+    name.filter(fits).ok_or(wrong)
 }
 
 /// The string between quotes, with its escapes read.

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use super::words;
+
 /// Deepest nesting that is followed.
 pub const MAX_DEPTH: usize = 128;
 
@@ -155,7 +157,8 @@ impl Walk<'_> {
         let start = self.at;
         loop {
             let rest = self.body.get(self.at..).unwrap_or_default();
-            let Some(found) = memchr::memchr2(b'"', b'\\', rest) else {
+            let found = words::soon_ended(rest).or_else(|| memchr::memchr2(b'"', b'\\', rest));
+            let Some(found) = found else {
                 self.at = self.body.len();
                 return Err(self.fault("a string without an end"));
             };

@@ -12,7 +12,8 @@ use proxyxai_core::{
 };
 use proxyxai_proto::usage::v1::{self as proto, Outcome, UsageEvent};
 
-use super::Facts;
+use super::{Caller, Facts};
+use crate::report::{Event, Row};
 
 /// A settled attempt.
 pub(crate) struct Settled {
@@ -46,59 +47,77 @@ impl Settled {
     }
 }
 
-impl From<Settled> for UsageEvent {
-    fn from(settled: Settled) -> Self {
-        let cost = settled.cost();
+impl Event for Settled {
+    fn row(&self) -> Row<'_> {
+        let Caller { key, accounts } = &self.facts.caller;
+        let account = accounts.id(key.record.account);
+        (account, key.record.id.as_bytes(), &self.facts.model)
+    }
+
+    fn started_unix_ms(&self) -> i64 {
+        self.started_unix_ms
+    }
+
+    fn write_to(&self, event: &mut UsageEvent) {
+        let cost = self.cost();
         let Facts {
             request_id,
             pinned,
             caller,
             endpoint,
-            model,
+            model: _,
             mapped_model,
             stream,
-        } = &*settled.facts;
-        let (upstream_key_id, provider_id) = match pinned.snapshot.upstream(settled.upstream) {
-            Some((key, provider)) => (key.id.as_ref().to_owned(), provider.id.as_ref().to_owned()),
+        } = &*self.facts;
+        let upstream = pinned.snapshot.upstream(self.upstream);
+        let (upstream_key, provider) = match upstream {
+            Some((key, provider)) => (key.id.as_ref(), provider.id.as_ref()),
             None => Default::default(),
         };
+        let (account, _, model) = self.row();
+        for (into, text) in [
+            (&mut event.request_id, request_id.as_str()),
+            (&mut event.account_id, account),
+            (&mut event.key_id, caller.key.record.id.as_str()),
+            (&mut event.provider_id, provider),
+            (&mut event.upstream_key_id, upstream_key),
+            (&mut event.model, model),
+            (&mut event.endpoint, endpoint.as_str()),
+            (&mut event.price_version, &pinned.snapshot.prices.version),
+            (&mut event.reason, self.reason),
+            (
+                &mut event.sent_model,
+                mapped_model.as_deref().unwrap_or_default(),
+            ),
+        ] {
+            into.clear();
+            into.push_str(text);
+        }
         let Tokens {
             input,
             cache_read,
             cache_write_5m,
             cache_write_1h,
             output,
-        } = settled.usage.tokens;
-        Self {
-            request_id: request_id.as_str().to_owned(),
-            attempt: settled.attempt,
-            account_id: caller.accounts.id(caller.key.record.account).to_owned(),
-            key_id: caller.key.record.id.as_str().to_owned(),
-            provider_id,
-            upstream_key_id,
-            model: model.clone(),
-            endpoint: endpoint.as_str().to_owned(),
-            stream: *stream,
-            outcome: settled.outcome.into(),
-            status: u32::from(settled.status),
-            tokens: Some(proto::Tokens {
-                input,
-                cache_read,
-                cache_write_5m,
-                cache_write_1h,
-                output,
-            }),
-            cost_nano_usd: cost.unwrap_or(0),
-            price_version: pinned.snapshot.prices.version.clone(),
-            unpriced: cost.is_none(),
-            estimated: settled.estimated,
-            started_unix_ms: settled.started_unix_ms,
-            duration_ms: settled.duration_ms,
-            first_byte_ms: settled.first_byte_ms,
-            client_gone: settled.client_gone,
-            reason: settled.reason.to_owned(),
-            web_searches: settled.usage.web_searches,
-            sent_model: mapped_model.clone().unwrap_or_default(),
-        }
+        } = self.usage.tokens;
+        event.tokens = Some(proto::Tokens {
+            input,
+            cache_read,
+            cache_write_5m,
+            cache_write_1h,
+            output,
+        });
+        event.attempt = self.attempt;
+        event.stream = *stream;
+        event.outcome = self.outcome.into();
+        event.status = u32::from(self.status);
+        event.cost_nano_usd = cost.unwrap_or(0);
+        event.unpriced = cost.is_none();
+        event.estimated = self.estimated;
+        event.started_unix_ms = self.started_unix_ms;
+        event.duration_ms = self.duration_ms;
+        event.first_byte_ms = self.first_byte_ms;
+        event.client_gone = self.client_gone;
+        event.web_searches = self.usage.web_searches;
     }
 }

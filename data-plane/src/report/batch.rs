@@ -1,12 +1,17 @@
-//! Cuts events into batches that the control plane can write in one transaction each.
+//! Cuts events into batches that the control plane can write in one transaction each, and encodes each event, once.
 //!
-//! Invariants: every event is in exactly one batch (law 18); a batch holds at most 1,000 events of at most 40 rows (account × key
-//! × model × hour) in at most 1 MiB. A single event is never too large: its longest part is cut when it is handed in.
+//! Invariants: every event is in exactly one batch (law 18); a batch holds at most 4,000 events of at most 40 rows (account × key
+//! × model × hour) in at most 1 MiB. A single event is never too large: its longest part is cut.
 
 use std::mem;
 
-use prost::{Message as _, encoding::encoded_len_varint};
+use prost::{
+    Message as _,
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint},
+};
 use proxyxai_proto::usage::v1::UsageEvent;
+
+use super::event::{Event, Row};
 
 /// Events in a batch.
 const EVENTS: usize = super::sender::FULL;
@@ -15,43 +20,64 @@ const ROWS: usize = 40;
 /// Encoded events in a batch; the rest of the 1 MiB is for its head.
 const BYTES: usize = 1024 * 1024 - 1024;
 const HOUR_MS: i64 = 3_600_000;
+/// Longest model name in an event, in bytes: a longer one is no model, and must not make a batch too large to send.
+const MODEL_MAX: usize = 1_024;
+
+/// `UsageBatch.events`.
+const EVENTS_TAG: u32 = 4;
+/// Encoded, an event hardly ever exceeds this.
+const USUAL: usize = 288;
+
+/// The events of a batch: an encoded `UsageBatch` that has nothing else yet.
+pub(super) type Encoded = Vec<u8>;
 
 /// Cuts events into as few batches as the rows allow. Their order is not kept: events of one row come together.
-pub(super) fn cut(mut events: Vec<UsageEvent>) -> Vec<Vec<UsageEvent>> {
+pub(super) fn cut<E: Event>(mut events: Vec<E>) -> Vec<Encoded> {
     events.sort_by(|a, b| row(a).cmp(&row(b)));
-    let mut batches = Vec::new();
-    let (mut batch, mut rows, mut bytes) = (Vec::new(), 0_usize, 0_usize);
-    for event in events {
-        let same_row = batch.last().is_some_and(|last| row(last) == row(&event));
-        let size = encoded_size(&event);
-        let fits = batch.len() < EVENTS
+    let mut outgoing = UsageEvent::default();
+    let room = events.len().saturating_mul(USUAL).min(BYTES);
+    let (mut batches, mut batch) = (Vec::new(), Encoded::with_capacity(room));
+    let (mut count, mut rows) = (0_usize, 0_usize);
+    let mut last = None;
+    for event in &events {
+        let this = Some(row(event));
+        let same_row = last == this;
+        event.write_to(&mut outgoing);
+        cut_model(&mut outgoing);
+        let len = outgoing.encoded_len();
+        let fits = count < EVENTS
             && (same_row || rows < ROWS)
-            && bytes.saturating_add(size) <= BYTES;
-        if !fits && !batch.is_empty() {
+            && batch.len().saturating_add(framed(len)) <= BYTES;
+        if !fits && count > 0 {
             batches.push(mem::take(&mut batch));
-            (rows, bytes) = (0, 0);
+            (count, rows) = (0, 0);
         }
-        rows = rows.saturating_add(usize::from(batch.is_empty() || !same_row));
-        bytes = bytes.saturating_add(size);
-        batch.push(event);
+        rows = rows.saturating_add(usize::from(count == 0 || !same_row));
+        count = count.saturating_add(1);
+        last = this;
+        encode_key(EVENTS_TAG, WireType::LengthDelimited, &mut batch);
+        encode_varint(u64::try_from(len).unwrap_or(u64::MAX), &mut batch);
+        outgoing.encode_raw(&mut batch);
     }
-    if !batch.is_empty() {
+    if count > 0 {
         batches.push(batch);
     }
     batches
 }
 
-fn row(event: &UsageEvent) -> (&str, &str, &str, i64) {
-    (
-        &event.account_id,
-        &event.key_id,
-        &event.model,
-        event.started_unix_ms.div_euclid(HOUR_MS),
-    )
+fn row(event: &impl Event) -> (Row<'_>, i64) {
+    (event.row(), event.started_unix_ms().div_euclid(HOUR_MS))
 }
 
-fn encoded_size(event: &UsageEvent) -> usize {
-    let len = event.encoded_len();
+fn cut_model(event: &mut UsageEvent) {
+    if event.model.len() > MODEL_MAX {
+        let end = event.model.floor_char_boundary(MODEL_MAX);
+        event.model.truncate(end);
+    }
+}
+
+/// Bytes of an event within its batch.
+fn framed(len: usize) -> usize {
     let head = encoded_len_varint(u64::try_from(len).unwrap_or(u64::MAX)).saturating_add(1);
     len.saturating_add(head)
 }
@@ -83,7 +109,10 @@ mod tests {
                 .collect::<BTreeSet<_>>()
         };
         let (expected, count) = (ids(&events), events.len());
-        let batches = cut(events);
+        let batches: Vec<_> = cut(events)
+            .iter()
+            .map(|batch| UsageBatch::decode(batch.as_slice()).unwrap().events)
+            .collect();
         for events in &batches {
             let rows: BTreeSet<_> = events.iter().map(row).collect();
             assert!(rows.len() <= ROWS && (1..=EVENTS).contains(&events.len()));
@@ -103,8 +132,8 @@ mod tests {
     #[test]
     fn batches_are_as_few_as_the_limits_allow() {
         assert_eq!(check(Vec::new()), 0);
-        assert_eq!(check((0..1000).map(|n| event(n, 0, 0, 0, 0)).collect()), 1);
-        assert_eq!(check((0..1001).map(|n| event(n, 0, 0, 0, 0)).collect()), 2);
+        assert_eq!(check((0..4000).map(|n| event(n, 0, 0, 0, 0)).collect()), 1);
+        assert_eq!(check((0..4001).map(|n| event(n, 0, 0, 0, 0)).collect()), 2);
         assert_eq!(
             check(
                 (0..400)
@@ -122,7 +151,7 @@ mod tests {
             2
         );
         assert_eq!(
-            check((0..1000).map(|n| event(n, 0, 0, 0, 3000)).collect()),
+            check((0..3000).map(|n| event(n, 0, 0, 0, 1000)).collect()),
             3
         );
     }

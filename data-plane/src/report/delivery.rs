@@ -12,9 +12,9 @@ use std::{
     time::Duration,
 };
 
-use prost::Message as _;
+use bytes::Bytes;
 use proxyxai_proto::usage::v1::{
-    Register, ReportRequest, ReportResponse, UsageBatch, report_request, report_response,
+    Register, ReportRequest, ReportResponse, report_request, report_response,
     usage_service_client::UsageServiceClient,
 };
 use tokio::{
@@ -29,6 +29,7 @@ use super::{
     files::Epoch,
     progress::Progress,
     reader::{ReadError, Reader, Stored, close_epoch},
+    recent::Recent,
     sender::ReportCounters,
     work::FileWork,
     writer::Durable,
@@ -51,6 +52,8 @@ pub(super) struct Delivery {
     pub(super) work: FileWork,
     pub(super) backoff: Backoff,
     pub(super) progress: Arc<Progress>,
+    /// Of the current epoch.
+    pub(super) recent: Arc<Recent>,
     pub(super) intake: Arc<super::sender::Intake>,
     pub(super) current: Epoch,
     /// The last batch of the current epoch that was ever sent.
@@ -248,23 +251,19 @@ impl<'a> Stream<'a> {
     /// Sends as much as the window has room for.
     async fn fill(&mut self, through: u64) -> Result<(), DeliveryFault> {
         while self.sent < through && self.sent.saturating_sub(self.acknowledged) < WINDOW {
-            if self.read.is_empty() {
-                self.read_more().await?;
-            }
-            let Some(stored) = self.read.pop_front() else {
-                return Err(ReadError::Missing {
-                    sequence: self.sent.saturating_add(1),
-                }
-                .into());
+            let sequence = self.sent.saturating_add(1);
+            let current = *self.epoch == self.delivery.current;
+            let recent = current.then(|| self.delivery.recent.get(sequence));
+            let batch = match recent.flatten() {
+                Some(batch) => batch,
+                None => self.read(sequence).await?,
             };
-            let batch = UsageBatch::decode(stored.payload.as_slice())
-                .map_err(|_| DeliveryFault::Undecodable)?;
             send(&self.requests, report_request::Message::Batch(batch))?;
             if !self.is_waiting() {
                 self.due = due();
             }
-            self.sent = stored.sequence;
-            if *self.epoch == self.delivery.current {
+            self.sent = sequence;
+            if current {
                 self.delivery.sent.fetch_max(self.sent, Ordering::Relaxed);
             } else {
                 self.delivery
@@ -277,15 +276,30 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    async fn read_more(&mut self) -> Result<(), DeliveryFault> {
-        let Some(mut reader) = self.reader.take() else {
-            return Err(DeliveryFault::OutOfOrder);
-        };
-        let read = move || reader.read().map(|batches| (reader, batches));
-        let (reader, batches) = self.delivery.work.run::<_, ReadError>(read).await?;
-        self.reader = Some(reader);
-        self.read.extend(batches);
-        Ok(())
+    /// A batch from the files.
+    async fn read(&mut self, sequence: u64) -> Result<Bytes, DeliveryFault> {
+        if self.read.front().map(|stored| stored.sequence) != Some(sequence) {
+            let mut reader = self.reader_at(sequence);
+            let read = move || reader.read().map(|batches| (reader, batches));
+            let (reader, batches) = self.delivery.work.run::<_, ReadError>(read).await?;
+            self.reader = Some(reader);
+            self.read = batches.into();
+        }
+        match self.read.pop_front() {
+            Some(stored) => Ok(stored.payload),
+            None => Err(ReadError::Missing { sequence }.into()),
+        }
+    }
+
+    /// The reader that stands there, or a new one where batches were sent meanwhile that need not be read.
+    fn reader_at(&mut self, sequence: u64) -> Reader {
+        let there = self.reader.take();
+        there
+            .filter(|reader| reader.next() == sequence)
+            .unwrap_or_else(|| {
+                let disk = Arc::clone(&self.delivery.disk);
+                Reader::new(disk, self.epoch.clone(), sequence)
+            })
     }
 
     fn take(&mut self, answer: report_response::Message) -> Result<(), DeliveryFault> {
@@ -323,16 +337,14 @@ impl<'a> Stream<'a> {
         self.read.clear();
         self.sent = sequence.saturating_sub(1);
         self.acknowledged = self.acknowledged.min(self.sent);
-        self.reader = Some(Reader::new(
-            Arc::clone(&self.delivery.disk),
-            self.epoch.clone(),
-            sequence,
-        ));
     }
 
     fn note_acknowledged(&self) {
         let counters: &ReportCounters = &self.delivery.intake.counters;
         let current = *self.epoch == self.delivery.current;
+        if current {
+            self.delivery.recent.forget(self.acknowledged);
+        }
         self.delivery
             .progress
             .acknowledge(self.epoch, self.acknowledged, current, counters);
@@ -380,9 +392,6 @@ enum DeliveryFault {
     /// The other end went away in good order.
     #[error("the control plane ended the stream")]
     Closed,
-    /// What is in the files is not a batch.
-    #[error("an event file holds something else than batches")]
-    Undecodable,
     /// Somebody else reports under this node's id and epoch.
     #[error(
         "the control plane has batch {applied} of an epoch of which this node sent {sent}: its data directory was copied, or put \
@@ -406,9 +415,7 @@ impl DeliveryFault {
     /// Whether trying again leads to the same, so that an earlier epoch must not hold up the current one.
     fn is_final(&self) -> bool {
         match self {
-            Self::Undecodable | Self::Foreign { .. } | Self::Read(ReadError::Missing { .. }) => {
-                true
-            }
+            Self::Foreign { .. } | Self::Read(ReadError::Missing { .. }) => true,
             Self::Rpc(status) => status.code() == Code::InvalidArgument,
             Self::OutOfOrder
             | Self::Silent

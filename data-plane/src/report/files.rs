@@ -6,10 +6,11 @@
 
 use std::{fmt, io, sync::Arc};
 
+use bytes::Bytes;
 use prost::Message as _;
-use proxyxai_proto::usage::v1::{UsageBatch, UsageEvent};
+use proxyxai_proto::usage::v1::UsageBatch;
 
-use super::{disk::Disk, frame};
+use super::{batch::Encoded, disk::Disk, frame};
 
 /// A file that has reached this size gets no more batches.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
@@ -73,7 +74,7 @@ pub(super) fn segments(disk: &dyn Disk) -> io::Result<Vec<Segment>> {
 #[derive(Debug, Clone)]
 pub(super) struct Numbered {
     pub(super) sequence: u64,
-    payload: Vec<u8>,
+    pub(super) payload: Bytes,
 }
 
 /// Writes the files of the current epoch.
@@ -146,18 +147,20 @@ impl Journal {
     }
 
     /// Gives a batch its number.
-    pub(super) fn number(&mut self, events: Vec<UsageEvent>) -> Numbered {
+    pub(super) fn number(&mut self, events: &Encoded) -> Numbered {
         let sequence = self.next;
         self.next = self.next.saturating_add(1);
-        let batch = UsageBatch {
+        let mut payload = UsageBatch {
             node_id: self.epoch.node.to_string(),
             epoch: self.epoch.number,
             sequence,
-            events,
-        };
+            events: Vec::new(),
+        }
+        .encode_to_vec();
+        payload.extend_from_slice(events);
         Numbered {
             sequence,
-            payload: batch.encode_to_vec(),
+            payload: payload.into(),
         }
     }
 

@@ -5,6 +5,8 @@
 
 use std::{io, sync::Arc};
 
+use bytes::Bytes;
+
 use super::{
     disk::Disk,
     files::{Epoch, Segment, segments},
@@ -26,7 +28,7 @@ pub(super) struct Reader {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) sequence: u64,
-    pub(super) payload: Vec<u8>,
+    pub(super) payload: Bytes,
 }
 
 /// Why a batch cannot be read.
@@ -52,6 +54,11 @@ impl Reader {
             next,
             at: None,
         }
+    }
+
+    /// The batch that is read next.
+    pub(super) fn next(&self) -> u64 {
+        self.next
     }
 
     /// The next batches, about a chunk of them and at least one; none when `next` is past the end of what is there.
@@ -142,7 +149,7 @@ impl Reader {
                     if sequence == self.next {
                         batches.push(Stored {
                             sequence,
-                            payload: payload.to_vec(),
+                            payload: Bytes::copy_from_slice(payload),
                         });
                         self.next = self.next.saturating_add(1);
                     }

@@ -11,15 +11,16 @@ use std::{
 };
 
 use proxyxai_core::ports::{Clock, Random};
-use proxyxai_proto::usage::v1::UsageEvent;
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     delivery::Delivery,
     disk::Disk,
+    event::Event,
     files::{Epoch, Journal},
     progress::Progress,
+    recent::Recent,
     sender::{EventSender, channel},
     work::FileWork,
     writer::{Durable, Writer},
@@ -56,7 +57,7 @@ pub struct Reporter<E> {
 ///
 /// # Errors
 /// The node id cannot stand in a file name, the disk fails, or the count of starts cannot be read.
-pub fn open<E: Into<UsageEvent>>(
+pub fn open<E: Event>(
     node_id: &str,
     keep: Duration,
     ports: Ports,
@@ -69,6 +70,7 @@ pub fn open<E: Into<UsageEvent>>(
     let counters = &events.shared.counters;
     counters.unreported_starts.store(starts, Ordering::Relaxed);
     let (epoch, progress) = (journal.epoch().clone(), Arc::new(Progress::default()));
+    let recent = Arc::new(Recent::default());
     let delivery = Delivery {
         planes: ports.planes,
         failures: 0,
@@ -76,6 +78,7 @@ pub fn open<E: Into<UsageEvent>>(
         work: ports.work,
         backoff: Backoff::new(ports.random),
         progress: Arc::clone(&progress),
+        recent: Arc::clone(&recent),
         intake: Arc::clone(&events.shared),
         current: epoch.clone(),
         sent: AtomicU64::new(0),
@@ -89,6 +92,7 @@ pub fn open<E: Into<UsageEvent>>(
         work: ports.work,
         clock: ports.clock,
         progress,
+        recent,
         keep,
     };
     Ok((
@@ -101,7 +105,7 @@ pub fn open<E: Into<UsageEvent>>(
     ))
 }
 
-impl<E: Into<UsageEvent>> Reporter<E> {
+impl<E: Event> Reporter<E> {
     /// The number of this start.
     pub fn epoch(&self) -> u64 {
         self.writer.epoch.number

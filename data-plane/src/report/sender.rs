@@ -9,13 +9,10 @@ use std::sync::{
     mpsc,
 };
 
-use proxyxai_proto::usage::v1::UsageEvent;
 use tokio::sync::Notify;
 
 /// Events after which a flush does not wait any longer.
-pub(super) const FULL: usize = 1_000;
-/// Longest model name in an event, in bytes: a longer one is no model, and must not make a batch too large to send.
-const MODEL_MAX: usize = 1_024;
+pub(super) const FULL: usize = 4_000;
 
 /// Takes events in; one per core, cheap to clone. An event comes as `E`, whatever costs its core the least, and is brought into the
 /// form that leaves the node on the writer's thread.
@@ -123,20 +120,14 @@ impl<E> EventSender<E> {
     }
 }
 
-impl<E: Into<UsageEvent>> EventReceiver<E> {
+impl<E> EventReceiver<E> {
     /// Takes up to `max` events without waiting. They count as waiting until [`Intake::durable`].
-    pub(super) fn take(&mut self, max: usize) -> Vec<UsageEvent> {
-        let events = self.events.try_iter().take(max);
-        events.map(|event| cut_model(event.into())).collect()
+    pub(super) fn take(&mut self, max: usize) -> Vec<E> {
+        let waiting = self.shared.waiting.load(Ordering::Acquire).min(max);
+        let mut taken = Vec::with_capacity(waiting);
+        taken.extend(self.events.try_iter().take(max));
+        taken
     }
-}
-
-fn cut_model(mut event: UsageEvent) -> UsageEvent {
-    if event.model.len() > MODEL_MAX {
-        let end = event.model.floor_char_boundary(MODEL_MAX);
-        event.model.truncate(end);
-    }
-    event
 }
 
 impl Intake {

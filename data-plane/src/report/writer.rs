@@ -10,7 +10,6 @@ use std::{
 };
 
 use proxyxai_core::ports::Clock;
-use proxyxai_proto::usage::v1::UsageEvent;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
@@ -20,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     batch,
     disk::Disk,
+    event::Event,
     files::{Epoch, Journal, Numbered},
     progress::Progress,
+    recent::Recent,
     retention,
     sender::{EventReceiver, FULL},
     work::FileWork,
@@ -34,7 +35,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Between looks for files to delete.
 const CLEAN: Duration = Duration::from_secs(600);
 /// Events taken at a time.
-const TAKEN: usize = 10 * FULL;
+const TAKEN: usize = 2 * FULL;
 /// How long writing may take at shutdown.
 const LAST_TRY: Duration = Duration::from_secs(10);
 
@@ -67,10 +68,11 @@ pub(super) struct Writer<E> {
     pub(super) work: FileWork,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) progress: Arc<Progress>,
+    pub(super) recent: Arc<Recent>,
     pub(super) keep: Duration,
 }
 
-impl<E: Into<UsageEvent>> Writer<E> {
+impl<E: Event> Writer<E> {
     /// Writes until `shutdown`, then what is left.
     pub(super) async fn run(
         mut self,
@@ -118,7 +120,7 @@ impl<E: Into<UsageEvent>> Writer<E> {
         let batches: Arc<[Numbered]> = {
             let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
             batch::cut(events)
-                .into_iter()
+                .iter()
                 .map(|events| journal.number(events))
                 .collect()
         };
@@ -132,6 +134,7 @@ impl<E: Into<UsageEvent>> Writer<E> {
         }
         self.events.shared.durable(count);
         self.note(&batches);
+        self.recent.add(&batches);
         let through = batches.last().map_or(0, |batch| batch.sequence);
         durable.send_modify(|durable| durable.through = durable.through.max(through));
         Flushed::Some

@@ -1,5 +1,7 @@
 //! The head of an answer: its status, the headers that a client may see, and how its body is framed (RFC 9112 §6.3).
 
+use std::mem::MaybeUninit;
+
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
@@ -98,9 +100,10 @@ fn end_of_head(read: &[u8], seen: usize) -> Option<usize> {
 }
 
 fn parse(bytes: Bytes) -> Result<(Head, Body), InvalidAnswer> {
-    let mut fields = [httparse::EMPTY_HEADER; HEADERS];
-    let mut response = httparse::Response::new(&mut fields);
-    match response.parse(&bytes) {
+    let mut fields = [const { MaybeUninit::uninit() }; HEADERS];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    match parser.parse_response_with_uninit_headers(&mut response, &bytes, &mut fields) {
         Ok(httparse::Status::Complete(_)) => {}
         Ok(httparse::Status::Partial) | Err(_) => return Err(InvalidAnswer::Head),
     }
@@ -117,14 +120,14 @@ fn parse(bytes: Bytes) -> Result<(Head, Body), InvalidAnswer> {
     for field in response.headers.iter() {
         let name =
             HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| InvalidAnswer::Head)?;
-        let value = bytes.slice_ref(field.value);
         match name {
-            header::CONTENT_LENGTH => length.announced(&value)?,
-            header::TRANSFER_ENCODING => length.coded(&value)?,
-            header::CONNECTION => connection.says(&value),
+            header::CONTENT_LENGTH => length.announced(field.value)?,
+            header::TRANSFER_ENCODING => length.coded(field.value)?,
+            header::CONNECTION => connection.says(&bytes.slice_ref(field.value)),
+            header::SERVER => {}
             _ => {
-                let value =
-                    HeaderValue::from_maybe_shared(value).map_err(|_| InvalidAnswer::Head)?;
+                let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value))
+                    .map_err(|_| InvalidAnswer::Head)?;
                 if headers::is_limit(name.as_str()) {
                     head.limits.push((name, value));
                 } else if headers::passes_back(name.as_str()) {

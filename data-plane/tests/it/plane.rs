@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use prost::Message as _;
 use proxyxai_core::{
     secret::seal::{self, SealKey},
     snapshot::Content,
@@ -19,8 +20,8 @@ use proxyxai_proto::{
         stream_response::Message,
     },
     usage::v1::{
-        Registered, ReportRequest, ReportResponse, UsageAck, UsageEvent, report_request,
-        report_response,
+        Registered, ReportRequest, ReportResponse, UsageAck, UsageBatch, UsageEvent,
+        report_request, report_response,
         usage_service_server::{UsageService, UsageServiceServer},
     },
 };
@@ -221,6 +222,7 @@ impl UsageService for Plane {
             while let Ok(Some(ReportRequest { message })) = from_node.message().await {
                 let message = match message {
                     Some(report_request::Message::Batch(batch)) => {
+                        let batch = UsageBatch::decode(batch).unwrap();
                         events.lock().unwrap().extend(batch.events);
                         report_response::Message::Ack(UsageAck {
                             epoch: batch.epoch,

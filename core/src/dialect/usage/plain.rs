@@ -7,6 +7,7 @@ use super::{
     AnthropicUsage, CacheCreation, CompletionDetails, Count, OpenaiUsage, PromptDetails,
     ServerToolUse, priced_tier,
 };
+use crate::dialect::words::end_of_plain;
 
 /// More digits than any count has, and fewer than overflow.
 const DIGITS: usize = 18;
@@ -164,10 +165,7 @@ fn space(text: &[u8]) -> &[u8] {
 /// What is between the quotes at the start of `text`, and what follows them.
 fn string(text: &[u8]) -> Result<(&[u8], &[u8]), Unusual> {
     let inner = text.strip_prefix(b"\"").ok_or(Unusual)?;
-    let end = inner
-        .iter()
-        .position(|b| matches!(b, b'"' | b'\\' | 0..32))
-        .ok_or(Unusual)?;
+    let end = end_of_plain(inner).ok_or(Unusual)?;
     match inner.split_at_checked(end) {
         Some((word, [b'"', after @ ..])) => Ok((word, after)),
         _ => Err(Unusual),

@@ -1,5 +1,7 @@
 //! Event files: numbering, failures of the disk, crashes at every byte.
 
+use proxyxai_proto::usage::v1::UsageEvent;
+
 use super::*;
 use crate::report::{
     disk::FsDisk,
@@ -14,6 +16,16 @@ fn event(id: u64) -> UsageEvent {
     }
 }
 
+fn number(journal: &mut Journal, events: Vec<UsageEvent>) -> Numbered {
+    journal.number(
+        &UsageBatch {
+            events,
+            ..UsageBatch::default()
+        }
+        .encode_to_vec(),
+    )
+}
+
 fn read_all(disk: &Arc<dyn Disk>, epoch: &Epoch) -> Vec<u64> {
     let mut reader = Reader::new(Arc::clone(disk), epoch.clone(), 1);
     let mut sequences = Vec::new();
@@ -23,7 +35,7 @@ fn read_all(disk: &Arc<dyn Disk>, epoch: &Epoch) -> Vec<u64> {
             return sequences;
         }
         for stored in batches {
-            let batch = UsageBatch::decode(stored.payload.as_slice()).unwrap();
+            let batch = UsageBatch::decode(stored.payload.clone()).unwrap();
             assert_eq!(
                 (batch.sequence, batch.epoch),
                 (stored.sequence, epoch.number)
@@ -63,7 +75,7 @@ fn law_5_every_start_has_an_epoch_of_its_own() {
         let (mut journal, earlier) = Journal::open(disk.clone(), "n", 1).unwrap();
         assert_eq!(journal.epoch().number, expected);
         assert_eq!(earlier.len() as u64, expected - 1);
-        let batch = journal.number(vec![event(expected)]);
+        let batch = number(&mut journal, vec![event(expected)]);
         journal.append(&[batch]).unwrap();
         memory.crash(0);
     }
@@ -88,7 +100,7 @@ fn law_19_a_cut_at_every_byte_leaves_a_prefix_that_opens() {
     .to_string();
     let mut ends = vec![0];
     for id in 0..4 {
-        let batch = journal.number((0..=id).map(event).collect());
+        let batch = number(&mut journal, (0..=id).map(event).collect());
         journal.append(&[batch]).unwrap();
         ends.push(disk.read(&name, 0, usize::MAX).unwrap().len());
     }
@@ -111,7 +123,7 @@ fn law_19_a_cut_at_every_byte_leaves_a_prefix_that_opens() {
             .read(&name, 0, usize::MAX)
             .map_or(0, |bytes| bytes.len());
         assert!(ends.contains(&left), "the torn end is cut off");
-        let batch = journal.number(vec![event(9)]);
+        let batch = number(&mut journal, vec![event(9)]);
         journal.append(&[batch]).unwrap();
         assert_eq!(read_all(&disk, journal.epoch()), [1]);
     }
@@ -126,13 +138,13 @@ fn a_full_disk_or_a_failed_sync_loses_and_doubles_nothing() {
             let (mut journal, _) = Journal::open(disk.clone(), "n", 1).unwrap();
             let mut expected = vec![];
             if synced_before {
-                let batch = journal.number(vec![event(0)]);
+                let batch = number(&mut journal, vec![event(0)]);
                 journal.append(&[batch]).unwrap();
                 expected.push(1);
             }
             let batches = [
-                journal.number(vec![event(1)]),
-                journal.number(vec![event(2)]),
+                number(&mut journal, vec![event(1)]),
+                number(&mut journal, vec![event(2)]),
             ];
             expected.extend(batches.iter().map(|batch| batch.sequence));
             memory.set_full(!sync_fails);
@@ -164,8 +176,8 @@ fn large_batches_and_many_files_are_read_in_order() {
             ..event(round)
         };
         let batches = [
-            journal.number(vec![large]),
-            journal.number(vec![event(round)]),
+            number(&mut journal, vec![large]),
+            number(&mut journal, vec![event(round)]),
         ];
         journal.append(&batches).unwrap();
         journal.open = None;

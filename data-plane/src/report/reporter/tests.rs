@@ -70,7 +70,7 @@ impl Books {
         );
         let first = self.seen.entry(name).or_insert_with(|| bytes.clone());
         assert_eq!(*first, bytes, "law 5: a batch never changes");
-        assert!(batch.events.len() <= 1_000);
+        assert!(batch.events.len() <= crate::report::sender::FULL);
     }
 }
 
@@ -98,6 +98,7 @@ async fn serve_one(books: Shared, line: Line, mut stream: ReportStream) {
                 }));
             }
             report_request::Message::Batch(batch) => {
+                let batch = UsageBatch::decode(batch).unwrap();
                 let mut books = books.lock().unwrap();
                 books.check_bytes(&batch);
                 let fate = books.fates.pop().unwrap_or(Fate::Applied);
@@ -347,7 +348,7 @@ fn a_lost_acknowledgement_and_a_gap_are_made_good() {
     ];
     simulate(
         vec![
-            Step::Push(2_500),
+            Step::Push(10_000),
             Step::Wait(100),
             Step::Crash(0),
             Step::Push(300),
