@@ -2,10 +2,17 @@
 
 pub mod admin;
 pub mod cli;
+mod control;
+pub mod control_plane;
 pub mod data;
+pub mod data_plane;
 pub mod environment;
 pub mod failure;
+mod node;
+mod ops;
 pub mod output;
+mod process;
+mod role;
 pub mod settings;
 pub mod system;
 pub mod up;

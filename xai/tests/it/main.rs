@@ -8,13 +8,16 @@
 )]
 
 mod answers;
+mod apart;
 mod bill;
 mod commands;
 mod environment;
+mod etcd;
 mod events;
 mod full_disk;
 mod joining;
 mod lifecycle;
+mod machines;
 mod manual;
 mod people;
 mod process;

@@ -1,0 +1,94 @@
+//! A control plane of this process: built on its store, served on several sources, ended last.
+
+use std::{io, sync::Arc, time::Duration};
+
+use proxyxai_control_plane::app::{self, ControlPlane};
+use proxyxai_core::secret::SecretString;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinHandle,
+};
+use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+use crate::{
+    failure::Failure,
+    settings::store::Place,
+    system::{SystemClock, SystemRandomness},
+    up::{data::DataDir, sockets::Socket, store},
+};
+
+/// How long calls in progress may take when it ends.
+const LAST: Duration = Duration::from_secs(2);
+
+/// A control plane that runs.
+pub(crate) struct Control {
+    pub(crate) plane: Arc<ControlPlane>,
+    pub(crate) admin_credential: SecretString,
+    tasks: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Control {
+    /// Opens the store and starts what is no call.
+    pub(crate) async fn start(
+        settings: app::Settings,
+        place: &Place<'_>,
+        data: &DataDir,
+        clock: &Arc<SystemClock>,
+        random: &Arc<SystemRandomness>,
+    ) -> Result<Self, Failure> {
+        let admin_credential = data.admin_credential(&**random)?;
+        let ports = app::Ports {
+            clock: Arc::clone(clock) as _,
+            random: Arc::clone(random) as _,
+            store: store::open(place, data).await?,
+            key_encryption_key: data.key_encryption_key(&**random)?,
+            admin_credential: admin_credential.clone(),
+        };
+        let plane = app::build(settings, ports).await;
+        let plane = Arc::new(plane.map_err(|error| Failure::failed(error.to_string()))?);
+        data.write_authority(&plane.authority().certificate_pem())?;
+        let (house, tick) = (Arc::clone(&plane), Arc::clone(&plane));
+        let tasks = vec![
+            tokio::spawn(async move { house.keep_house().await }),
+            tokio::spawn(async move { tick.keep_tick().await }),
+        ];
+        Ok(Self {
+            plane,
+            admin_credential,
+            tasks,
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Serves connections of one kind.
+    pub(crate) fn serve<I, C>(&mut self, incoming: I)
+    where
+        I: Stream<Item = io::Result<C>> + Send + 'static,
+        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    {
+        let (plane, stop) = (Arc::clone(&self.plane), self.stop.clone());
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(error) = plane.serve(incoming, stop).await {
+                tracing::error!(%error, "the gRPC server ended");
+            }
+        }));
+    }
+
+    /// Serves those that come by TLS.
+    pub(crate) fn serve_tls(&mut self, grpc: Socket) {
+        let incoming = TcpListenerStream::new(grpc.listener);
+        self.serve(self.plane.tls().accept(incoming));
+    }
+
+    /// Sends the nodes away, lets calls in progress end, and ends.
+    pub(crate) async fn end(self) {
+        self.plane.stop();
+        self.stop.cancel();
+        for task in self.tasks {
+            let _ended_either_way = tokio::time::timeout(LAST, task).await;
+        }
+    }
+}
