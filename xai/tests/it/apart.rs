@@ -1,9 +1,10 @@
 //! The planes as programs of their own, on one etcd: nodes join, serve, follow changes, outlive their control planes, and say in one
 //! sentence what keeps them from starting.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use rustix::process::Signal;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
@@ -123,7 +124,7 @@ async fn what_keeps_a_node_from_joining_is_said_in_one_sentence() {
         let (rest, pin) = once.rsplit_once('-').unwrap();
         format!("{rest}-{}", "0".repeat(pin.len()))
     };
-    let program = env!("CARGO_BIN_EXE_xai-data-plane");
+    let program = "xai-data-plane";
     let busy = node.address("client").to_string();
     for (code, variables, said) in [
         (2, vec![], "this node has not joined a gateway"),
@@ -169,6 +170,59 @@ async fn what_keeps_a_node_from_joining_is_said_in_one_sentence() {
         assert!(!done.err.contains("panicked"), "{done:?}");
     }
     node.stop().await;
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_was_off_for_too_long_renews_its_certificate_and_goes_on() {
+    let site = Site::new(1).await;
+    let control = site.control_plane("control-1", "127.0.0.1:0").await;
+    let (_, key) = site.furnish(&control).await;
+    let (planes, token) = (
+        control_planes(&[&control]),
+        site.token(&control, "--uses 1").await,
+    );
+    let node = site.node("node-1", &planes, &token).await;
+    let file = node.data().join("node-identity.json");
+    let read = || -> Value { serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap() };
+    let joined = read();
+    node.kill().await;
+    // As if the certificate had run out a while ago.
+    let mut old = joined.clone();
+    (old["since_unix_ms"], old["until_unix_ms"]) = (1.into(), 2.into());
+    fs::write(&file, old.to_string()).unwrap();
+    let node = site.node("node-1", &planes, "").await;
+    let renewed = until("the certificate is renewed", async || {
+        let now = read();
+        (now["until_unix_ms"].as_u64() > Some(2)).then_some(now)
+    })
+    .await;
+    assert_eq!(mode(&file), 0o600);
+    for (field, same) in [
+        ("node_id", true),
+        ("authority", true),
+        ("renewal_secret", true),
+        ("key", false),
+        ("certificates", false),
+    ] {
+        assert_eq!(renewed[field] == joined[field], same, "{field}");
+    }
+    assert_eq!(chat(&node, &key).await, 200);
+    node.stop().await;
+
+    // A second control plane that brings another key-encryption key is told so.
+    let data = site.data("control-2");
+    fs::create_dir_all(&data).unwrap();
+    fs::write(data.join("key-encryption-key"), "66".repeat(32)).unwrap();
+    let variables = [
+        ("XAI_DATA", data.to_str().unwrap()),
+        ("XAI_STORE", "etcd"),
+        ("XAI_ETCD_ENDPOINTS", &site.etcd.endpoints()),
+        ("XAI_ETCD_ALLOW_OLD_VERSION", "true"),
+    ];
+    let done = site.refused("xai-control-plane", &variables).await;
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.err.contains("put the right key file back"), "{done:?}");
     control.stop().await;
 }
 

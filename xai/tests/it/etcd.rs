@@ -82,6 +82,19 @@ impl Etcd {
             .unwrap()
     }
 
+    /// Ends a member as a crash does, and starts it anew.
+    pub(crate) async fn crash(&mut self, at: usize) {
+        let pid = i32::try_from(self.members[at].id().unwrap()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        self.members[at].wait().await.unwrap();
+        let program = Command::new(root().join("scripts/etcd"))
+            .output()
+            .await
+            .unwrap();
+        let program = String::from_utf8(program.stdout).unwrap();
+        self.members[at] = self.begin(program.trim(), at);
+    }
+
     /// As the setting has it.
     pub(crate) fn endpoints(&self) -> String {
         let all: Vec<String> = self

@@ -117,7 +117,7 @@ impl Site {
         let _there_may_be_none = fs::remove_file(data.join("addresses.json"));
         let log = data.with_extension("log");
         let file = fs::File::create(&log).unwrap();
-        let mut command = self.home.program(Path::new(program), &[], variables);
+        let mut command = self.home.program(&built(program), &[], variables);
         let child = command
             .env("XAI_DATA", &data)
             .stdout(file.try_clone().unwrap())
@@ -157,7 +157,7 @@ impl Site {
             ("XAI_ETCD_ENDPOINTS", &self.etcd.endpoints()),
             ("XAI_ETCD_ALLOW_OLD_VERSION", "true"),
         ];
-        let program = env!("CARGO_BIN_EXE_xai-control-plane");
+        let program = "xai-control-plane";
         let machine = self.start(name, program, &variables).await;
         machine.ready().await;
         machine
@@ -169,7 +169,7 @@ impl Site {
             ("XAI_CONTROL_PLANES", control_planes),
             ("XAI_JOIN_TOKEN", token),
         ];
-        let program = env!("CARGO_BIN_EXE_xai-data-plane");
+        let program = "xai-data-plane";
         let machine = self.start(name, program, &variables).await;
         machine.ready().await;
         machine
@@ -177,7 +177,7 @@ impl Site {
 
     /// What becomes of a program that does not start.
     pub(crate) async fn refused(&self, program: &str, variables: &[(&str, &str)]) -> Done {
-        let command = self.home.program(Path::new(program), &[], variables);
+        let command = self.home.program(&built(program), &[], variables);
         self.home.finish(command, "").await
     }
 
@@ -227,6 +227,14 @@ impl Site {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         (text(&made["key"]["id"]), text(&made["secret"]))
     }
+}
+
+/// A program of this build, or that of a release beside XAI_BINARY.
+fn built(program: &str) -> PathBuf {
+    let own = || PathBuf::from(env!("CARGO_BIN_EXE_xai"));
+    std::env::var_os("XAI_BINARY")
+        .map_or_else(own, PathBuf::from)
+        .with_file_name(program)
 }
 
 /// The addresses of control planes, as nodes take them.

@@ -10,6 +10,7 @@
 mod answers;
 mod apart;
 mod bill;
+mod chaos;
 mod commands;
 mod environment;
 mod etcd;
