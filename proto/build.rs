@@ -17,6 +17,10 @@ const PROTOS: &[&str] = &[
     "proxyxai/store/v1/stored.proto",
     "proxyxai/store/v1/credential.proto",
     "proxyxai/node/v1/copy.proto",
+    "proxyxai/admin/v1/secret.proto",
+    "proxyxai/admin/v1/backup.proto",
+    "proxyxai/store/v1/keyring.proto",
+    "proxyxai/store/v1/archive.proto",
     "proxyxai/admin/v1/node.proto",
     "proxyxai/store/v1/roster.proto",
 ];

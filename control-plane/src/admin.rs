@@ -1,11 +1,13 @@
 //! The admin API: one file per kind of object. Each call reads the state once, decides, and changes it in one transaction.
 
 pub(crate) mod accounts;
+pub(crate) mod backup;
 pub(crate) mod credentials;
 pub(crate) mod keys;
 pub(crate) mod prices;
 pub(crate) mod providers;
 pub(crate) mod routes;
+pub(crate) mod secrets;
 pub(crate) mod upstream_keys;
 mod writing;
 

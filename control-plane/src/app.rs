@@ -18,11 +18,12 @@ use proxyxai_core::{
 use proxyxai_proto::{
     admin::v1::{
         ManagedBy, account_service_server::AccountServiceServer,
-        audit_service_server::AuditServiceServer,
+        audit_service_server::AuditServiceServer, backup_service_server::BackupServiceServer,
         credential_service_server::CredentialServiceServer,
         join_token_service_server::JoinTokenServiceServer, key_service_server::KeyServiceServer,
         node_service_server::NodeServiceServer, price_service_server::PriceServiceServer,
         provider_service_server::ProviderServiceServer, route_service_server::RouteServiceServer,
+        secret_service_server::SecretServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
@@ -36,9 +37,9 @@ use tonic::transport::{Server, server::Connected};
 
 use crate::{
     admin::{
-        accounts::AccountServer, credentials::CredentialServer, keys::KeyServer,
-        prices::PriceServer, providers::ProviderServer, routes::RouteServer,
-        upstream_keys::UpstreamKeyServer,
+        accounts::AccountServer, backup::BackupServer, credentials::CredentialServer,
+        keys::KeyServer, prices::PriceServer, providers::ProviderServer, routes::RouteServer,
+        secrets::SecretServer, upstream_keys::UpstreamKeyServer,
     },
     admission::Admission,
     audit::{Trail, service::AuditServer},
@@ -49,6 +50,7 @@ use crate::{
     config_service::{ConfigServer, ConfigServiceServer},
     config_store::ConfigStore,
     join::{self, Door, JoinServer, JoinTokenServer},
+    keyring::{KeySource, Keyring, rotate},
     node_service::NodeServer,
     nodes::Nodes,
     publish::{Publisher, ViewKey},
@@ -63,6 +65,7 @@ use crate::{
     usage_service::UsageServer,
 };
 
+pub use bootstrap::key_encryption_key_id;
 pub use first_key::FirstKey;
 
 /// What a control plane is given to touch the world with.
@@ -75,6 +78,8 @@ pub struct Ports {
     pub store: Arc<dyn Store>,
     /// Seals secrets in the store.
     pub key_encryption_key: SealKey,
+    /// Where the key comes from that is to seal them next.
+    pub next_key_encryption_key: Arc<dyn KeySource>,
     /// What administrators show.
     pub admin_credential: SecretString,
 }
@@ -127,7 +132,7 @@ pub enum StartError {
     },
     /// Secrets cannot be opened.
     #[error(
-        "the secrets in the store are sealed under key {sealed_by}, but the key-encryption key given is {given}; put the right key file back"
+        "the secrets in the store are sealed under key {sealed_by}, but the key-encryption key given is {given}; put the right key file back, or name it by the setting `key_encryption_key`"
     )]
     OtherKey {
         /// Id of the key that is needed.
@@ -135,6 +140,9 @@ pub enum StartError {
         /// Id of the key at hand.
         given: String,
     },
+    /// An import did not end.
+    #[error("an import into the store did not end; run `xai store import` again")]
+    HalfImported,
     /// Something that every store holds is missing.
     #[error("the store lacks what every store holds; restore it from a backup")]
     Incomplete,
@@ -159,6 +167,8 @@ impl From<Fault> for StartError {
 pub struct ControlPlane {
     settings: Settings,
     config: Arc<ConfigStore>,
+    keyring: Arc<Keyring>,
+    random: Arc<dyn Random>,
     store: Arc<dyn Store>,
     books: Arc<Books>,
     trail: Arc<Trail>,
@@ -232,14 +242,19 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         random,
         store,
         key_encryption_key,
+        next_key_encryption_key,
         admin_credential,
     } = ports;
-    let deployment = bootstrap::deployment(&store, &*random, &*clock, &key_encryption_key).await?;
+    let owner = bootstrap::Owner {
+        key: Arc::new(key_encryption_key),
+        next: next_key_encryption_key,
+    };
+    let deployment = bootstrap::deployment(&store, &*random, &*clock, owner).await?;
     let authority = join::authority(
         &store,
         &*random,
         &*clock,
-        &key_encryption_key,
+        &deployment.keyring,
         &deployment.id,
     );
     let authority = Arc::new(authority.await?);
@@ -252,7 +267,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         Arc::clone(&store),
         Arc::clone(&random),
         Arc::clone(&clock),
-        key_encryption_key,
+        Arc::clone(&deployment.keyring),
         deployment.generation,
         Arc::clone(&trail),
         Arc::new(Publisher::new(ViewKey::new(Arc::clone(&random)))),
@@ -295,6 +310,8 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
     let own = OwnCredentials::make(&*random);
     Ok(ControlPlane {
         settings,
+        keyring: deployment.keyring,
+        random,
         config,
         books: Arc::new(Books {
             store: Arc::clone(&store),
@@ -430,6 +447,17 @@ impl ControlPlane {
                 &self.door,
             ))))
             .add_service(JoinServiceServer::new(JoinServer(Arc::clone(&self.door))))
+            .add_service(SecretServiceServer::new(SecretServer {
+                keyring: Arc::clone(&self.keyring),
+                random: Arc::clone(&self.random),
+                config: config(),
+                trail: Arc::clone(&self.trail),
+            }))
+            .add_service(BackupServiceServer::new(BackupServer {
+                store: Arc::clone(&self.store),
+                config: config(),
+                trail: Arc::clone(&self.trail),
+            }))
             .add_service(ConfigServiceServer(Arc::clone(&self.config_server)))
             .add_service(UsageServiceServer::new(UsageServer {
                 books: Arc::clone(&self.books),
@@ -440,7 +468,8 @@ impl ControlPlane {
             .map_err(io::Error::other)
     }
 
-    /// Keeps the store small and the certificate fresh, now and then, until stopped: folds old rows of usage, prunes the audit trail.
+    /// Keeps the store in order and the certificate fresh, now and then, until stopped: folds old rows of usage, prunes the audit trail,
+    /// ends what a rotation of keys left.
     pub async fn keep_house(&self) {
         let mut renewed = self.books.clock.monotonic();
         loop {
@@ -457,6 +486,9 @@ impl ControlPlane {
             let before = self.books.clock.unix_ms().saturating_sub(keep);
             if let Err(error) = self.trail.prune(before).await {
                 tracing::warn!(%error, "the audit trail was not pruned; it is tried again");
+            }
+            if let Err(error) = rotate::tidy(&self.keyring, &*self.random).await {
+                tracing::warn!(%error, "secrets under older keys were not sealed anew; it is tried again");
             }
             if let Err(error) = self.books.fold().await {
                 tracing::warn!(%error, "old rows of usage were not folded; it is tried again");

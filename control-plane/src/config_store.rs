@@ -22,7 +22,6 @@ use prost::Message as _;
 use proxyxai_core::{
     access::{Caller, Role},
     ports::{Clock, Random},
-    secret::seal::SealKey,
     snapshot::{Change, Content, ResourceName, Snapshot, Version},
 };
 use proxyxai_proto::store::v1::{Counter, StoredResource};
@@ -31,6 +30,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     audit::{self, Deed, Trail},
+    keyring::{Keyring, Keys},
     publish::Publisher,
     status::Fault,
     store::{Compare, MAX_OPS, Op, Store, Txn, keyspace::Key},
@@ -96,7 +96,7 @@ impl ConfigStore {
         store: Arc<dyn Store>,
         random: Arc<dyn Random>,
         clock: Arc<dyn Clock>,
-        kek: SealKey,
+        keyring: Arc<Keyring>,
         generation: u64,
         trail: Arc<Trail>,
         publisher: Arc<Publisher>,
@@ -104,7 +104,10 @@ impl ConfigStore {
         let shared = Arc::new(Shared {
             store,
             clock: Arc::clone(&clock),
-            sealing: Arc::new(Sealing { kek, generation }),
+            sealing: Arc::new(Sealing {
+                keyring,
+                generation,
+            }),
             state: ArcSwap::from_pointee(State::empty()),
             publisher,
             seen: watch::Sender::new(0),
@@ -179,6 +182,10 @@ impl ConfigStore {
                     *seen > known
                 }
             };
+            if !done.succeeded {
+                // Also under a key-encryption key that only now came into use.
+                self.shared.sealing.keyring.refresh().await?;
+            }
             let echo = tokio::time::timeout(ECHO, seen.wait_for(news)).await;
             if done.succeeded {
                 return match echo {
@@ -240,16 +247,17 @@ impl ConfigStore {
             )));
         }
         let head = state.snapshot.version.revision.saturating_add(1);
+        let keys = self.shared.sealing.keyring.now();
         let mut txn = Txn {
-            compares: vec![Compare::ModRevision(
-                Key::Head.to_string(),
-                state.head_revision,
-            )],
+            compares: vec![
+                Compare::ModRevision(Key::Head.to_string(), state.head_revision),
+                keys.fence(),
+            ],
             then: Vec::new(),
         };
         let mut changes = Vec::with_capacity(edits.len());
         for edit in edits {
-            changes.push(self.stage(state, &mut txn, edit)?);
+            changes.push(self.stage(state, &keys, &mut txn, edit)?);
         }
         let next = compiled(state, head, &changes)?;
         txn.then.push(Op::Put(
@@ -277,7 +285,13 @@ impl ConfigStore {
     }
 
     /// Adds one edit to the transaction.
-    fn stage(&self, state: &State, txn: &mut Txn, edit: Edit) -> Result<Change, Fault> {
+    fn stage(
+        &self,
+        state: &State,
+        keys: &Keys,
+        txn: &mut Txn,
+        edit: Edit,
+    ) -> Result<Change, Fault> {
         let (name, put) = match edit {
             Edit::Delete(name) => (name, None),
             Edit::Put(stored) => {
@@ -300,7 +314,7 @@ impl ConfigStore {
             return Ok(Change::Remove(name));
         };
         let sealed = StoredResource {
-            resource: Some(self.shared.sealing.sealed(&*self.random, &key, &resource)?),
+            resource: Some(sealing::sealed(keys, &*self.random, &key, &resource)?),
             ..stored
         };
         let value = sealed.encode_to_vec();

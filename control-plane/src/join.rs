@@ -17,10 +17,7 @@ use proxyxai_core::{
         tree::ROOT,
     },
     ports::{Clock, Random, random_bytes},
-    secret::{
-        join_token::JoinToken,
-        seal::{SealKey, open, seal},
-    },
+    secret::join_token::JoinToken,
 };
 use proxyxai_proto::{admin::v1::AuditChange, store::v1 as stored};
 use subtle::ConstantTimeEq as _;
@@ -29,6 +26,7 @@ use crate::{
     audit::{Deed, Trail},
     authority::{Authority, Kept, NodeCertificate},
     config_store::ConfigStore,
+    keyring::Keyring,
     status::Fault,
     store::{
         Compare, Entry, Op, Range, Store, Txn,
@@ -49,16 +47,18 @@ pub(crate) async fn authority(
     store: &Arc<dyn Store>,
     random: &dyn Random,
     clock: &dyn Clock,
-    kek: &SealKey,
+    keyring: &Keyring,
     deployment: &str,
 ) -> Result<Authority, Fault> {
     let key = Key::Authority.to_string();
-    let place = key.as_bytes();
     let defect = |error: &dyn std::fmt::Display| Fault::Defect(error.to_string());
-    for _ in 0..2 {
+    for _ in 0..TRIES {
         if let Some(entry) = store.get(&key).await? {
             let kept: stored::Authority = keyspace::decode(&key, &entry.value)?;
-            let opened = open(kek, place, &kept.sealed_key).map_err(|e| defect(&e))?;
+            // Another replica may be rotating: what seals it is in the ring of before or in that of after.
+            keyring.refresh().await?;
+            let opened = keyring.now().open(&key, &kept.sealed_key);
+            let opened = opened.map_err(|error| Fault::sealed(&key, &error))?;
             let kept = Kept {
                 certificate: kept.certificate,
                 key: opened,
@@ -66,16 +66,16 @@ pub(crate) async fn authority(
             return Authority::open(deployment, &kept).map_err(|e| defect(&e));
         }
         let (_, made) = Authority::make(deployment, clock.unix_ms()).map_err(|e| defect(&e))?;
-        let sealed_key =
-            seal(kek, random_bytes(random), place, &made.key).map_err(|e| defect(&e))?;
+        keyring.refresh().await?;
+        let keys = keyring.now();
         let value = stored::Authority {
             certificate: made.certificate,
-            sealed_key,
+            sealed_key: keys.seal(random, &key, &made.key)?,
         };
         // Whoever loses the race finds what the winner made.
         store
             .txn(Txn {
-                compares: vec![Compare::absent(key.clone())],
+                compares: vec![Compare::absent(key.clone()), keys.fence()],
                 then: vec![Op::Put(key.clone(), value.encode_to_vec())],
             })
             .await?;

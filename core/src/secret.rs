@@ -5,3 +5,4 @@ pub mod join_token;
 pub mod seal;
 
 pub use secrecy::{ExposeSecret, SecretString};
+pub use zeroize::Zeroizing;

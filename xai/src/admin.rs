@@ -3,10 +3,12 @@
 pub mod account;
 pub mod api;
 pub mod audit;
+pub mod backup;
 pub mod connection;
 pub mod credential;
 pub mod join_token;
 pub mod key;
+pub mod keyring;
 pub mod node;
 pub mod options;
 pub mod price;
@@ -56,6 +58,10 @@ pub enum Noun {
     /// Show which credential is used, what it may do, and who answers.
     #[command(name = "whoami")]
     WhoAmI(whoami::WhoAmI),
+    /// Copy the whole store of a running gateway into a file; secrets stay sealed in it.
+    Backup(backup::Backup),
+    /// The keys that seal secrets in the store.
+    Secret(Admin<keyring::Verb>),
 }
 
 /// A verb, and how to reach who does it.
@@ -149,6 +155,10 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
                 audit::run(verb, &connection, environment).await
             }
             Noun::WhoAmI(whoami) => whoami::run(whoami, environment).await,
+            Noun::Backup(backup) => backup::run(backup, environment).await,
+            Noun::Secret(Admin {
+                connection, verb, ..
+            }) => keyring::run(verb, &connection, environment).await,
         }
     })
 }

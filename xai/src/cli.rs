@@ -13,8 +13,8 @@ use crate::{
     environment::Environment,
     failure::Failure,
     output,
-    settings::{self, Given},
-    up,
+    settings::{self, Given, Settings},
+    store, up,
 };
 
 /// One address and one virtual key for every AI provider, with a subaccount tree that knows what each request cost.
@@ -40,6 +40,9 @@ enum Command {
     },
     /// Check the settings and print those in effect.
     Check(CheckArgs),
+    /// Move the store of a gateway that does not run.
+    #[command(subcommand)]
+    Store(store::Verb),
     #[command(flatten)]
     Noun(Noun),
     /// Print a completion script for a shell.
@@ -58,8 +61,9 @@ struct UpArgs {
     settings: CheckArgs,
 }
 
+/// Settings of a gateway on this machine.
 #[derive(Debug, clap::Args)]
-struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// YAML file with settings [env: XAI_CONFIG].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -80,6 +84,7 @@ pub fn run() -> Result<(), Failure> {
             addresses_file,
         } => up::sim(port, addresses_file),
         Command::Check(arguments) => check(arguments, &environment),
+        Command::Store(verb) => store::run(verb, &environment),
         Command::Noun(noun) => admin::run(noun, &environment),
         Command::Completion { shell } => completion(shell),
     }
@@ -88,6 +93,13 @@ pub fn run() -> Result<(), Failure> {
 /// The whole command line, as documentation and completion see it.
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+impl CheckArgs {
+    /// The settings in effect.
+    pub(crate) fn load(self, environment: &Environment) -> Result<Settings, Failure> {
+        Ok(settings::load(self.given, self.config.as_deref(), environment)?.settings)
+    }
 }
 
 fn up(arguments: UpArgs, environment: &Environment) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use proxyxai_control_plane::app::{self, ControlPlane};
-use proxyxai_core::secret::SecretString;
+use proxyxai_core::secret::{SecretString, seal::SealKey};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinHandle,
@@ -13,14 +13,26 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use crate::{
+    environment::Environment,
     failure::Failure,
-    settings::store::Place,
+    keys,
+    settings::{key_place::KeyPlaces, store::Place},
     system::{SystemClock, SystemRandomness},
     up::{data::DataDir, sockets::Socket, store},
 };
 
 /// How long calls in progress may take when it ends.
 const LAST: Duration = Duration::from_secs(2);
+
+/// What the key-encryption key is derived for: sealing the node's copy of its configuration.
+const COPY_KEY: &str = "proxyxai 2026 disk copy of the configuration of a node";
+
+/// Where a control plane finds its state, and the keys that open it.
+pub(crate) struct StateAt<'a> {
+    pub(crate) store: Place<'a>,
+    pub(crate) keys: KeyPlaces<'a>,
+    pub(crate) environment: &'a Environment,
+}
 
 /// A control plane that runs.
 pub(crate) struct Control {
@@ -31,20 +43,24 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Opens the store and starts what is no call.
+    /// Opens the store and starts what is no call. The key that it gives seals the copy that a node of the same process keeps.
     pub(crate) async fn start(
         settings: app::Settings,
-        place: &Place<'_>,
+        state: &StateAt<'_>,
         data: &DataDir,
         clock: &Arc<SystemClock>,
         random: &Arc<SystemRandomness>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, SealKey), Failure> {
         let admin_credential = data.admin_credential(&**random)?;
+        let store = store::open(&state.store, data).await?;
+        let key = keys::choose(state.keys, state.environment, &store, Some(&**random)).await?;
+        let copy_key = key.derive(COPY_KEY);
         let ports = app::Ports {
             clock: Arc::clone(clock) as _,
             random: Arc::clone(random) as _,
-            store: store::open(place, data).await?,
-            key_encryption_key: data.key_encryption_key(&**random)?,
+            store,
+            key_encryption_key: key,
+            next_key_encryption_key: Arc::new(keys::Next::new(state.keys, state.environment)),
             admin_credential: admin_credential.clone(),
         };
         let plane = app::build(settings, ports).await;
@@ -55,12 +71,13 @@ impl Control {
             tokio::spawn(async move { house.keep_house().await }),
             tokio::spawn(async move { tick.keep_tick().await }),
         ];
-        Ok(Self {
+        let control = Self {
             plane,
             admin_credential,
             tasks,
             stop: CancellationToken::new(),
-        })
+        };
+        Ok((control, copy_key))
     }
 
     /// Serves connections of one kind.

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    control::Control,
+    control::{Control, StateAt},
     environment::Environment,
     failure::Failure,
     ops::{self, Ops},
@@ -28,7 +28,7 @@ pub fn main() -> ExitCode {
     program.main::<Given>(run)
 }
 
-fn run(loaded: Loaded<Settings>, _: &Environment) -> Result<(), Failure> {
+fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failure> {
     let settings = loaded.settings;
     process::start_log(&settings.log, settings.log_format)?;
     let data = DataDir::open(&settings.data.0)?;
@@ -37,9 +37,14 @@ fn run(loaded: Loaded<Settings>, _: &Environment) -> Result<(), Failure> {
         let ops = sockets::socket("ops", settings.ops).await?;
         let clock = Arc::new(SystemClock::start());
         let random = SystemRandomness::open().map_err(|e| Failure::failed(e.to_string()))?;
-        let (place, random) = (settings.store(), Arc::new(random));
-        let mut control =
-            Control::start(settings.control(), &place, &data, &clock, &random).await?;
+        let random = Arc::new(random);
+        let state = StateAt {
+            store: settings.store(),
+            keys: settings.keys(),
+            environment,
+        };
+        let (mut control, _) =
+            Control::start(settings.control(), &state, &data, &clock, &random).await?;
         let authority = control.plane.authority().fingerprint();
         let addresses = json!({
             "grpc": grpc.address, "ops": ops.address, "authority": authority,

@@ -2,6 +2,8 @@
 
 /// The sealing key of everything in the store.
 pub const KEY_ENCRYPTION_KEY: &str = "key-encryption-key";
+/// The sealing key that is taken next.
+pub const NEXT_KEY_ENCRYPTION_KEY: &str = "key-encryption-key.next";
 /// What administrators show.
 pub const ADMIN_CREDENTIAL: &str = "admin-credential";
 /// The first virtual key, until it is rotated or deleted.

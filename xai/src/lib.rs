@@ -1,6 +1,7 @@
 //! The `xai` command: one gateway in one process, the gRPC admin client, and the simulated providers.
 
 pub mod admin;
+mod archive_file;
 pub mod cli;
 mod control;
 pub mod control_plane;
@@ -8,12 +9,14 @@ pub mod data;
 pub mod data_plane;
 pub mod environment;
 pub mod failure;
+mod keys;
 mod node;
 mod ops;
 pub mod output;
 mod process;
 mod role;
 pub mod settings;
+mod store;
 pub mod system;
 pub mod up;
 

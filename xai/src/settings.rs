@@ -8,19 +8,21 @@
 mod table;
 pub mod control_plane;
 pub mod data_plane;
+pub mod key_place;
 pub mod load;
 pub mod store;
 pub mod value;
 
 use std::net::SocketAddr;
 
+use key_place::KeyPlace;
 pub use load::{Source, Table, load};
 use store::{Endpoints, KeyPrefix, Optional, StoreKind};
 use value::{Bytes, Folder, LogFilter, LogFormat, Names, Span};
 
 use crate::{environment::Environment, failure::Failure};
 
-settings! { environment [node control log store]
+settings! { environment [node control log keys store]
     /// Directory that holds everything: store, keys, usage.
     data: Folder = Folder::default_data(environment), "DIR";
     /// Address that clients call.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use sim::sim;
 
 use crate::{
-    control::Control,
+    control::{Control, StateAt},
     environment::Environment,
     failure::Failure,
     node::{self, Member},
@@ -35,9 +35,6 @@ use crate::{
 };
 use data::DataDir;
 use sockets::Sockets;
-
-/// What the key-encryption key is derived for: sealing the node's copy of its configuration.
-const COPY_KEY: &str = "proxyxai 2026 disk copy of the configuration of a node";
 
 /// Runs a gateway until it is told to stop.
 ///
@@ -55,8 +52,16 @@ pub fn run(
     process::run(async {
         let sockets = Sockets::bind(&settings).await?;
         let demo = if demo { Some(sim::start_demo()?) } else { None };
-        let gateway =
-            Gateway::start(&settings, &data, sockets, demo.as_ref(), wanted, lines).await?;
+        let gateway = Gateway::start(
+            &settings,
+            &data,
+            environment,
+            sockets,
+            demo.as_ref(),
+            wanted,
+            lines,
+        )
+        .await?;
         gateway.run(&data).await
     })
 }
@@ -75,6 +80,7 @@ impl Gateway {
     async fn start(
         settings: &Settings,
         data: &DataDir,
+        environment: &Environment,
         sockets: Sockets,
         demo: Option<&sim::Demo>,
         wanted: Option<managed::Wanted>,
@@ -83,8 +89,13 @@ impl Gateway {
         let clock = Arc::new(SystemClock::start());
         let random =
             Arc::new(SystemRandomness::open().map_err(|error| Failure::failed(error.to_string()))?);
-        let place = settings.store();
-        let mut control = Control::start(settings.control(), &place, data, &clock, &random).await?;
+        let state = StateAt {
+            store: settings.store(),
+            keys: settings.keys(),
+            environment,
+        };
+        let (mut control, copy_key) =
+            Control::start(settings.control(), &state, data, &clock, &random).await?;
         let first_key = first_key(data, &control.plane, &random).await?;
         let addresses = sockets.addresses(control.plane.authority().fingerprint());
         let (channel, incoming) = pipe::pipe();
@@ -112,7 +123,7 @@ impl Gateway {
             id: data.node_id(&*random)?,
             channels: vec![channel],
             credential: Some(control.plane.node_credential()),
-            copy_key: data.key_encryption_key(&*random)?.derive(COPY_KEY),
+            copy_key,
         };
         let node = node::build(node_settings, member, data, clock, random)?;
         let (node, background) = data_plane::start(node, sockets.clients)

@@ -82,7 +82,7 @@ impl World {
         let random: Arc<dyn Random> = Arc::new(Sequence(AtomicU64::new(1)));
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::in_memory().unwrap());
         let kek = SealKey::new([5; 32]);
-        let deployment = bootstrap::deployment(&store, &*random, &*time, &kek)
+        let deployment = bootstrap::deployment(&store, &*random, &*time, kek.into())
             .await
             .unwrap();
         let clock: Arc<dyn Clock> = Arc::<Time>::clone(&time);
@@ -93,9 +93,9 @@ impl World {
             pepper: deployment.pepper.clone(),
             processes: Vec::new(),
         });
-        let generation = deployment.generation;
+        let (generation, keyring) = (deployment.generation, deployment.keyring);
         let publisher = Arc::new(Publisher::new(ViewKey::new(Arc::clone(&random))));
-        let config = ConfigStore::load(store, random, clock, kek, generation, trail, publisher);
+        let config = ConfigStore::load(store, random, clock, keyring, generation, trail, publisher);
         let (config, pepper) = (Arc::new(config.await.unwrap()), deployment.pepper);
         Self {
             time,

@@ -107,6 +107,18 @@ const TABLE: &[(&str, &[(&str, Permission)])] = &[
             ("RemoveNode", WriteDeployment),
         ],
     ),
+    (
+        "proxyxai.admin.v1.SecretService",
+        &[
+            ("GetKeyring", ReadDeployment),
+            ("RotateKeyring", WriteDeployment),
+        ],
+    ),
+    // It changes nothing, but whoever has the file has everything but the secrets; that it was taken is recorded.
+    (
+        "proxyxai.admin.v1.BackupService",
+        &[("Backup", WriteDeployment)],
+    ),
     // What lets a node in is its join token, or its renewal secret.
     (
         "proxyxai.node.v1.JoinService",

@@ -99,11 +99,18 @@ impl Desk {
             strange: BTreeMap::new(),
         };
         let (mut newest, mut head) = (0, None);
+        // Rows may be sealed under a key that comes after them in order.
+        let ring = Key::Keyring.to_string();
+        entries
+            .iter()
+            .filter(|entry| entry.key == ring)
+            .for_each(|entry| desk.adopt(entry));
         for entry in entries {
             let written = entry.mod_revision;
-            let good = entry.key.starts_with(GOOD_PREFIX);
+            // What was last in force, and the keys that seal, change nothing that is in force.
+            let aside = entry.key.starts_with(GOOD_PREFIX) || entry.key == ring;
             head = desk.take(Event::Put(entry), revision).or(head);
-            if !good {
+            if !aside {
                 newest = written.max(newest);
             }
         }
@@ -140,6 +147,10 @@ impl Desk {
     pub(super) fn changes(&mut self, revision: u64, events: Vec<Event>) -> Option<Settled> {
         let mut head = None;
         for event in events {
+            match &event {
+                Event::Put(entry) if entry.key == Key::Keyring.to_string() => self.adopt(entry),
+                Event::Put(_) | Event::Delete(_) => {}
+            }
             head = self.take(event, revision).or(head);
         }
         let names: Vec<ResourceName> = self.touched.iter().cloned().collect();
@@ -164,6 +175,7 @@ impl Desk {
             Event::Delete(key) => (key, None),
         };
         match Key::parse(&key) {
+            Some(Key::Keyring) => {}
             Some(Key::Head) => {
                 self.state.head_revision = cell.as_ref().map_or(0, |cell| cell.mod_revision);
                 let read = self.read_head(cell.as_ref());
@@ -194,6 +206,13 @@ impl Desk {
             }
         }
         None
+    }
+
+    /// Takes up data keys before what they sealed is read.
+    fn adopt(&self, entry: &Entry) {
+        if let Err(error) = self.sealing.keyring.adopt(entry) {
+            tracing::error!(%error, "the data keys in the store cannot be opened");
+        }
     }
 
     fn read_head(&self, cell: Option<&Cell>) -> Result<u64, String> {

@@ -171,6 +171,8 @@ async fn list(shared: &Shared) -> Result<(Desk, Version, u64), Fault> {
     let head = Key::Head.to_string();
     for _ in 0..TRIES {
         let page = shared.store.range(Range::prefix(CONFIG_PREFIX)).await?;
+        // When another replica took the next key-encryption key, so does this one; it reads the ring no later than the rows.
+        shared.sealing.keyring.refresh().await?;
         let sealing = Arc::clone(&shared.sealing);
         let (desk, found) = Desk::read(sealing, page.entries, page.revision);
         let (to, mod_revision) = match found {

@@ -1,46 +1,41 @@
 //! Secrets of upstream keys on their way into the store and out of it.
 
-use proxyxai_core::{
-    ports::{Random, random_bytes},
-    secret::seal::{SealKey, open, seal},
-};
+use std::sync::Arc;
+
+use proxyxai_core::ports::Random;
 use proxyxai_proto::config::v1::{Resource, UpstreamKey, resource::Kind};
 
-use crate::status::Fault;
+use crate::{
+    keyring::{Keyring, Keys},
+    status::Fault,
+};
 
-/// Seals under the key-encryption key, each secret for its place.
+/// Opens secrets with the keys of the deployment.
 pub(crate) struct Sealing {
-    pub(super) kek: SealKey,
+    pub(super) keyring: Arc<Keyring>,
     pub(super) generation: u64,
 }
 
-impl Sealing {
-    pub(super) fn sealed(
-        &self,
-        random: &dyn Random,
-        key: &str,
-        resource: &Resource,
-    ) -> Result<Resource, Fault> {
-        map_secret(resource.clone(), |secret| {
-            seal(&self.kek, random_bytes(random), &self.place(key), secret)
-                .map_err(|error| Fault::Defect(error.to_string()))
-        })
-    }
+/// Seals each secret for its place.
+pub(super) fn sealed(
+    keys: &Keys,
+    random: &dyn Random,
+    key: &str,
+    resource: &Resource,
+) -> Result<Resource, Fault> {
+    map_secret(resource.clone(), |secret| keys.seal(random, key, secret))
+}
 
+impl Sealing {
     /// # Errors
     /// Says why a secret does not open.
     pub(super) fn opened(&self, key: &str, resource: Resource) -> Result<Resource, String> {
         map_secret(resource, |sealed| {
-            let plain = open(&self.kek, &self.place(key), sealed).map_err(|error| {
+            let plain = self.keyring.now().open(key, sealed).map_err(|error| {
                 format!("its secret cannot be opened: {error}; restore the store from a backup, or give it anew")
             })?;
             Ok(plain.to_vec())
         })
-    }
-
-    /// Where a secret stands: a ciphertext that is moved does not open.
-    fn place(&self, key: &str) -> Vec<u8> {
-        [key.as_bytes(), &[0], &self.generation.to_le_bytes()].concat()
     }
 }
 

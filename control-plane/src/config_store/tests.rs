@@ -195,7 +195,7 @@ impl World {
         let shared: Arc<dyn Store> = Arc::new(store.clone());
         let random = Sequence(AtomicU64::new(7));
         let clock = TestClock(tokio::time::Instant::now());
-        crate::bootstrap::deployment(&shared, &random, &clock, &kek())
+        crate::bootstrap::deployment(&shared, &random, &clock, kek().into())
             .await
             .unwrap();
         let world = Self {
@@ -251,7 +251,10 @@ impl World {
         )));
         let store: Arc<dyn Store> = Arc::new(store);
         let trail = Trail::new(Arc::clone(&store), Arc::clone(&clock)).unwrap();
-        ConfigStore::load(store, random, clock, kek(), 1, Arc::new(trail), publisher)
+        let shared: Arc<dyn Store> = Arc::new(self.store.clone());
+        let deployment = crate::bootstrap::deployment(&shared, &*random, &*clock, kek().into());
+        let keyring = deployment.await.unwrap().keyring;
+        ConfigStore::load(store, random, clock, keyring, 1, Arc::new(trail), publisher)
             .await
             .unwrap()
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxyxai_core::secret::fingerprint::Fingerprint;
+use proxyxai_core::secret::{fingerprint::Fingerprint, seal::SealKey};
 use rcgen::{CertificateParams, KeyPair};
 
 use super::*;
@@ -41,21 +41,16 @@ async fn door() -> (Arc<Door>, Arc<Still>) {
     let clock = Arc::new(Still(NOW.into()));
     let random = Arc::new(Counting(1.into()));
     let kek = SealKey::new([5; 32]);
-    let authority = authority(&store, &*random, &*clock, &kek, "dep")
+    let deployment = bootstrap::deployment(&store, &*random, &*clock, kek.into()).await;
+    let deployment = deployment.unwrap();
+    let (generation, keyring) = (deployment.generation, deployment.keyring);
+    let authority = authority(&store, &*random, &*clock, &keyring, "dep")
         .await
         .unwrap();
-    let again = super::authority(&store, &*random, &*clock, &kek, "dep")
+    let again = super::authority(&store, &*random, &*clock, &keyring, "dep")
         .await
         .unwrap();
     assert_eq!(again.fingerprint(), authority.fingerprint(), "made once");
-    let other = SealKey::new([6; 32]);
-    assert!(
-        super::authority(&store, &*random, &*clock, &other, "dep")
-            .await
-            .is_err()
-    );
-    let deployment = bootstrap::deployment(&store, &*random, &*clock, &kek).await;
-    let generation = deployment.unwrap().generation;
     let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&clock) as _).unwrap());
     let (own_clock, own_random) = (Arc::clone(&clock) as _, Arc::clone(&random) as _);
     let own_trail = Arc::clone(&trail);
@@ -63,7 +58,7 @@ async fn door() -> (Arc<Door>, Arc<Still>) {
         Arc::clone(&store),
         own_random,
         own_clock,
-        kek,
+        keyring,
         generation,
         own_trail,
         Arc::new(Publisher::new(ViewKey::new(Arc::clone(&random) as _))),

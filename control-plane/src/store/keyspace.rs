@@ -7,8 +7,8 @@ use std::fmt;
 use prost::Message;
 use proxyxai_core::snapshot::{ResourceKind, ResourceName};
 
-/// The format that this program reads and writes.
-pub const FORMAT: u64 = 1;
+/// The format that this program reads and writes. Format 1 had no ring of data keys; it is taken over at start.
+pub const FORMAT: u64 = 2;
 
 /// One key of the store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,11 @@ pub enum Key {
     JoinToken(String),
     /// `node/<id>` → `Node`. Until it is deleted; one that was removed is kept for ever, so that its certificate stays refused.
     Node(String),
+    /// `meta/import` → `Counter`: the generation that is being imported; nothing starts on the store. Until the import is done.
+    Import,
+    /// `cfg/keyring` → `Keyring`: the data keys, sealed under the key-encryption key. It stands below the prefix of the config, so that one
+    /// watch tells of a key before it tells of what is sealed under it. For ever.
+    Keyring,
     /// `meta/tick` → `Counter`: Unix time in milliseconds of whoever wrote it last; see `tick`. For ever.
     Tick,
     /// `cfg/head` → `Counter`: revision of the config, raised by every write of it. For ever.
@@ -137,6 +142,8 @@ impl fmt::Display for Key {
             Self::Authority => f.write_str("meta/authority"),
             Self::JoinToken(id) => write!(f, "{JOIN_PREFIX}{id}"),
             Self::Node(id) => write!(f, "{NODE_PREFIX}{id}"),
+            Self::Import => f.write_str("meta/import"),
+            Self::Keyring => f.write_str("cfg/keyring"),
             Self::Tick => f.write_str("meta/tick"),
             Self::Head => f.write_str("cfg/head"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
@@ -186,6 +193,8 @@ impl Key {
             Self::Pepper,
             Self::FirstKey,
             Self::Authority,
+            Self::Import,
+            Self::Keyring,
             Self::Tick,
             Self::Head,
             Self::AuditHead,
@@ -314,6 +323,8 @@ mod tests {
                 Key::KeyEncryptionKey,
                 Key::Pepper,
                 Key::FirstKey,
+                Key::Import,
+                Key::Keyring,
                 Key::Authority,
                 Key::Head,
                 Key::AuditHead,

@@ -5,7 +5,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -15,18 +15,23 @@ use std::{
 use prost::Message;
 use proxyxai_control_plane::{
     app::{self, ControlPlane, Ports, Settings, StartError},
+    keyring::{KeySource, NextKey as Next},
     store::{Range, Store, embedded::EmbeddedStore},
 };
 use proxyxai_core::{
     account::key::PREFIX,
     ports::{Clock, Random},
-    secret::{ExposeSecret as _, seal::SealKey},
+    secret::{
+        ExposeSecret as _,
+        seal::{SealKey, SealKeyId},
+    },
 };
 use proxyxai_proto::{
     admin::v1::{
-        account_service_client::AccountServiceClient, key_service_client::KeyServiceClient,
-        node_service_client::NodeServiceClient, provider_service_client::ProviderServiceClient,
-        route_service_client::RouteServiceClient,
+        account_service_client::AccountServiceClient, backup_service_client::BackupServiceClient,
+        key_service_client::KeyServiceClient, node_service_client::NodeServiceClient,
+        provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+        secret_service_client::SecretServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -98,6 +103,8 @@ pub(crate) struct World {
     pub(crate) store: EmbeddedStore,
     pub(crate) clock: Arc<TestClock>,
     pub(crate) kek: [u8; 32],
+    /// The next key-encryption key, where there is one.
+    pub(crate) next_kek: Arc<Mutex<Option<[u8; 32]>>>,
     pub(crate) settings: Settings,
     starts: Arc<AtomicU64>,
 }
@@ -111,6 +118,7 @@ impl World {
                 base: AtomicI64::new(EPOCH_MS),
             }),
             kek: [5; 32],
+            next_kek: Arc::default(),
             settings: Settings::default(),
             starts: Arc::default(),
         }
@@ -124,6 +132,7 @@ impl World {
             random: Arc::new(Sequence(AtomicU64::new(seed << 20))),
             store,
             key_encryption_key: SealKey::new(self.kek),
+            next_key_encryption_key: Arc::new(NextKey(Arc::clone(&self.next_kek))),
             admin_credential: ADMIN.into(),
         };
         app::build(self.settings.clone(), ports).await
@@ -157,6 +166,18 @@ impl World {
         let page = self.store.range(Range::prefix("")).await.unwrap();
         page.entries.into_iter().map(|e| (e.key, e.value)).collect()
     }
+}
+
+/// Where the next key-encryption key of a world comes from.
+struct NextKey(Arc<Mutex<Option<[u8; 32]>>>);
+
+impl KeySource for NextKey {
+    fn read(&self) -> Next<'_> {
+        let key = self.0.lock().unwrap().map(SealKey::new);
+        Box::pin(std::future::ready(Ok(key)))
+    }
+
+    fn adopted(&self, _: SealKeyId) {}
 }
 
 /// A running control plane; stops when dropped.
@@ -211,6 +232,12 @@ impl Plane {
     }
     pub(crate) fn routes(&self) -> RouteServiceClient<Authorized> {
         RouteServiceClient::new(self.admin())
+    }
+    pub(crate) fn backups(&self) -> BackupServiceClient<Authorized> {
+        BackupServiceClient::new(self.admin())
+    }
+    pub(crate) fn secrets(&self) -> SecretServiceClient<Authorized> {
+        SecretServiceClient::new(self.admin())
     }
     pub(crate) fn nodes(&self) -> NodeServiceClient<Authorized> {
         NodeServiceClient::new(self.admin())

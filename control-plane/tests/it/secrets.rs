@@ -17,7 +17,7 @@ use crate::{
     node::Node,
 };
 
-async fn put(world: &World, key: &str, value: Vec<u8>) {
+pub(crate) async fn put(world: &World, key: &str, value: Vec<u8>) {
     let txn = Txn {
         compares: Vec::new(),
         then: vec![Op::Put(key.into(), value)],
@@ -25,11 +25,11 @@ async fn put(world: &World, key: &str, value: Vec<u8>) {
     assert!(world.store.txn(txn).await.unwrap().succeeded);
 }
 
-async fn value(world: &World, key: &str) -> Vec<u8> {
+pub(crate) async fn value(world: &World, key: &str) -> Vec<u8> {
     world.store.get(key).await.unwrap().unwrap().value
 }
 
-async fn start_fails(world: &World) -> String {
+pub(crate) async fn start_fails(world: &World) -> String {
     let built = world.build(std::sync::Arc::new(world.store.clone())).await;
     let Err(error) = built else {
         panic!("it started")
@@ -39,7 +39,7 @@ async fn start_fails(world: &World) -> String {
     text
 }
 
-async fn with_secrets() -> World {
+pub(crate) async fn with_secrets() -> World {
     let world = World::new();
     let plane = world.start().await;
     provider(&plane, "p").await;
@@ -123,15 +123,17 @@ async fn a_secret_that_was_moved_or_changed_is_withheld_by_name() {
         );
     }
     put(&world, one, sealed).await;
-    // The pepper.
-    let mut pepper = value(&world, "meta/pepper").await;
-    *pepper.last_mut().unwrap() ^= 1;
-    put(&world, "meta/pepper", pepper).await;
-    let text = start_fails(&world).await;
-    assert!(
-        text.contains("meta/pepper") && text.contains(advice),
-        "{text}"
-    );
+    // The pepper, and the key of the authority.
+    for key in ["meta/pepper", "meta/authority"] {
+        let right = value(&world, key).await;
+        let mut flipped = right.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        put(&world, key, flipped).await;
+        let text = start_fails(&world).await;
+        assert!(text.contains(key) && text.contains(advice), "{text}");
+        put(&world, key, right).await;
+    }
+    world.start().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,11 +169,11 @@ async fn the_wrong_key_encryption_key_is_refused_and_both_are_named() {
 #[tokio::test(start_paused = true)]
 async fn a_newer_format_is_refused_and_nothing_is_written() {
     let world = with_secrets().await;
-    put(&world, "meta/format", Counter { value: 2 }.encode_to_vec()).await;
+    put(&world, "meta/format", Counter { value: 3 }.encode_to_vec()).await;
     let before = world.entries().await;
     let text = start_fails(&world).await;
     assert!(
-        text.contains("format 2") && text.contains("reads format 1"),
+        text.contains("format 3") && text.contains("reads format 2"),
         "{text}"
     );
     assert_eq!(world.entries().await, before);

@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -12,23 +12,27 @@ use std::{
 use hyper_util::rt::TokioIo;
 use proxyxai_control_plane::{
     app::{self, ControlPlane, Ports, Settings},
+    keyring::{KeySource, NextKey},
     store::{Store, embedded::EmbeddedStore},
 };
 use proxyxai_core::{
     ports::{Clock, Random},
-    secret::seal::SealKey,
+    secret::seal::{SealKey, SealKeyId},
 };
 use proxyxai_proto::{
     admin::v1::{
         account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
+        backup_service_client::BackupServiceClient,
         credential_service_client::CredentialServiceClient,
         join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
         node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
         provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+        secret_service_client::SecretServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
     config::v1::config_service_client::ConfigServiceClient,
+    node::v1::join_service_client::JoinServiceClient,
 };
 use tokio::{
     io::{DuplexStream, duplex},
@@ -90,6 +94,7 @@ impl Gateway {
             random: Arc::new(Seeded(AtomicU64::new(seed))),
             store: Arc::new(store.clone()) as Arc<dyn Store>,
             key_encryption_key: SealKey::new([7; 32]),
+            next_key_encryption_key: Arc::new(AlwaysAnother(AtomicU8::new(8))),
             admin_credential: ADMIN.into(),
         };
         let control = Arc::new(app::build(settings, ports).await.unwrap());
@@ -138,6 +143,12 @@ impl Hand {
     pub(crate) fn nodes(&self) -> NodeServiceClient<Way> {
         NodeServiceClient::new(self.0.clone())
     }
+    pub(crate) fn secrets(&self) -> SecretServiceClient<Way> {
+        SecretServiceClient::new(self.0.clone())
+    }
+    pub(crate) fn backups(&self) -> BackupServiceClient<Way> {
+        BackupServiceClient::new(self.0.clone())
+    }
     pub(crate) fn audit(&self) -> AuditServiceClient<Way> {
         AuditServiceClient::new(self.0.clone())
     }
@@ -158,6 +169,9 @@ impl Hand {
     }
     pub(crate) fn usage(&self) -> UsageQueryServiceClient<Way> {
         UsageQueryServiceClient::new(self.0.clone())
+    }
+    pub(crate) fn joins(&self) -> JoinServiceClient<Way> {
+        JoinServiceClient::new(self.0.clone())
     }
     pub(crate) fn config(&self) -> ConfigServiceClient<Way> {
         ConfigServiceClient::new(self.0.clone())
@@ -184,6 +198,20 @@ fn pipe() -> (Channel, UnboundedReceiverStream<io::Result<DuplexStream>>) {
     });
     let channel = Endpoint::from_static("http://pipe").connect_with_connector_lazy(connect);
     (channel, UnboundedReceiverStream::new(incoming))
+}
+
+/// Key-encryption keys, one after the other.
+struct AlwaysAnother(AtomicU8);
+
+impl KeySource for AlwaysAnother {
+    fn read(&self) -> NextKey<'_> {
+        let key = SealKey::new([self.0.load(Ordering::Relaxed); 32]);
+        Box::pin(std::future::ready(Ok(Some(key))))
+    }
+
+    fn adopted(&self, _: SealKeyId) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A clock that stands still until it is moved.

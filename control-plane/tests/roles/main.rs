@@ -10,3 +10,4 @@ mod audit;
 mod escape;
 mod gate;
 mod gateway;
+mod moved;

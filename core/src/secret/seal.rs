@@ -184,6 +184,39 @@ pub fn open_in_place<'a>(
         .map_err(|_| SealError::Content)
 }
 
+/// The key that sealed this.
+///
+/// # Errors
+/// When it is nothing that was sealed.
+pub fn sealed_by(sealed: &[u8]) -> Result<SealKeyId, SealError> {
+    let rest = sealed.strip_prefix(MAGIC).ok_or(SealError::Format)?;
+    let id = rest.first_chunk().ok_or(SealError::Format)?;
+    Ok(SealKeyId(*id))
+}
+
+/// Seals a key under another one; see [`seal`].
+///
+/// # Errors
+/// As [`seal`].
+pub fn wrap(
+    under: &SealKey,
+    info: [u8; INFO_LEN],
+    associated: &[u8],
+    key: &SealKey,
+) -> Result<Vec<u8>, SealError> {
+    seal(under, info, associated, &key.bytes)
+}
+
+/// Opens what [`wrap`] made.
+///
+/// # Errors
+/// As [`open`], and [`SealError::Format`] when what was sealed is no key.
+pub fn unwrap_key(under: &SealKey, associated: &[u8], sealed: &[u8]) -> Result<SealKey, SealError> {
+    let bytes = open(under, associated, sealed)?;
+    let bytes = bytes.as_slice().try_into().map_err(|_| SealError::Format)?;
+    Ok(SealKey::new(bytes))
+}
+
 /// Why something was not sealed or opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {

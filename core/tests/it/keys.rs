@@ -5,7 +5,7 @@ use proxyxai_core::{
     account::key::{InvalidKey, Pepper, generate, parse},
     secret::{
         ExposeSecret as _,
-        seal::{SealError, SealKey, open, seal},
+        seal::{SealError, SealKey, open, seal, sealed_by, unwrap_key, wrap},
     },
 };
 
@@ -51,6 +51,32 @@ proptest! {
         prop_assert!(open(&key, b"cfg/upstream_key/a", &broken).is_err());
         let cut = flip.index(sealed.len());
         prop_assert!(open(&key, b"cfg/upstream_key/a", &sealed[..cut]).is_err());
+    }
+}
+
+#[test]
+fn a_key_is_sealed_under_another_and_names_it() {
+    let (under, key) = (SealKey::new([1; 32]), SealKey::new([2; 32]));
+    let sealed = wrap(&under, [3; 32], b"ring", &key).unwrap();
+    assert_eq!(sealed_by(&sealed), Ok(under.id()));
+    assert_eq!(unwrap_key(&under, b"ring", &sealed).unwrap().id(), key.id());
+    let refused = |under: &SealKey, place: &[u8], sealed: &[u8]| {
+        unwrap_key(under, place, sealed)
+            .map(|key| key.id())
+            .unwrap_err()
+    };
+    assert_eq!(refused(&under, b"other", &sealed), SealError::Content);
+    let other = refused(&key, b"ring", &sealed);
+    assert!(matches!(other, SealError::OtherKey { .. }), "{other}");
+    let no_key = seal(&under, [4; 32], b"ring", b"too short for a key").unwrap();
+    assert_eq!(refused(&under, b"ring", &no_key), SealError::Format);
+    for cut in [
+        &sealed[..0],
+        &sealed[..4],
+        &sealed[..11],
+        b"PXS2 and something",
+    ] {
+        assert_eq!(sealed_by(cut), Err(SealError::Format));
     }
 }
 

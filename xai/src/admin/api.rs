@@ -3,10 +3,11 @@
 use proxyxai_core::secret::{ExposeSecret as _, SecretString};
 use proxyxai_proto::admin::v1::{
     account_service_client::AccountServiceClient, audit_service_client::AuditServiceClient,
-    credential_service_client::CredentialServiceClient,
+    backup_service_client::BackupServiceClient, credential_service_client::CredentialServiceClient,
     join_token_service_client::JoinTokenServiceClient, key_service_client::KeyServiceClient,
     node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
     provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
+    secret_service_client::SecretServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -99,6 +100,16 @@ impl Api {
     /// Tables of list prices.
     pub fn prices(&self) -> PriceServiceClient<Authorized> {
         PriceServiceClient::new(self.channel.clone())
+    }
+
+    /// Copies of the store.
+    pub fn backups(&self) -> BackupServiceClient<Authorized> {
+        BackupServiceClient::new(self.channel.clone())
+    }
+
+    /// The keys that seal secrets.
+    pub fn secrets(&self) -> SecretServiceClient<Authorized> {
+        SecretServiceClient::new(self.channel.clone())
     }
 
     /// Nodes.

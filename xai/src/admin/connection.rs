@@ -73,7 +73,7 @@ impl Connection {
         )
     }
 
-    fn settings(&self, environment: &Environment) -> Result<Settings, Failure> {
+    pub(crate) fn settings(&self, environment: &Environment) -> Result<Settings, Failure> {
         let flags = Given {
             data: self.data.clone(),
             ..Given::default()

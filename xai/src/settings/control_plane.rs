@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 
 use super::{
-    apart, loopback,
+    apart,
+    key_place::KeyPlace,
+    loopback,
     store::{Endpoints, KeyPrefix, Optional, StoreKind},
     value::{Folder, LogFilter, LogFormat, Names, Span},
 };
 use crate::{environment::Environment, failure::Failure};
 
-settings! { environment [control log store]
+settings! { environment [control log keys store]
     /// Directory of this process alone: credentials, the key-encryption key, the embedded store.
     data: Folder = Folder::default_data(environment), "DIR";
     /// Address of the gRPC API, for administration and for nodes.

@@ -94,6 +94,25 @@ macro_rules! settings {
             log_format: LogFormat = LogFormat::Text, "FORMAT";
         }
     };
+    ($environment:ident [keys $($more:ident)*] $($rows:tt)*) => {
+        impl Settings {
+            /// Where the keys are that seal secrets in the store.
+            pub fn keys(&self) -> $crate::settings::key_place::KeyPlaces<'_> {
+                $crate::settings::key_place::KeyPlaces {
+                    data: &self.data.0,
+                    in_use: &self.key_encryption_key,
+                    next: &self.next_key_encryption_key,
+                }
+            }
+        }
+
+        settings! { $environment [$($more)*] $($rows)*
+            /// Where the key is that seals secrets in the store: file (in the data directory, made at first start), file:PATH, env:NAME, or command:PROGRAM ARGUMENTS, which prints it.
+            key_encryption_key: KeyPlace = KeyPlace::Own, "PLACE";
+            /// Where the key is that `xai secret rotate --key-encryption-key` takes next, written in the same way.
+            next_key_encryption_key: KeyPlace = KeyPlace::Own, "PLACE";
+        }
+    };
     ($environment:ident [store $($more:ident)*] $($rows:tt)*) => {
         impl Settings {
             /// Where state is kept.

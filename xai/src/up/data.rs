@@ -12,14 +12,11 @@ use std::{
 use proxyxai_core::{
     account::key::base62,
     ports::{Random, random_bytes},
-    secret::{ExposeSecret as _, SecretString, seal::SealKey},
+    secret::{ExposeSecret as _, SecretString},
 };
 
 use crate::{
-    data::{
-        ADDRESSES, ADMIN_CREDENTIAL, AUTHORITY, FIRST_KEY, IDENTITY, KEY_ENCRYPTION_KEY,
-        OPS_CREDENTIAL,
-    },
+    data::{ADDRESSES, ADMIN_CREDENTIAL, AUTHORITY, FIRST_KEY, IDENTITY, OPS_CREDENTIAL},
     failure::Failure,
 };
 
@@ -98,34 +95,6 @@ impl DataDir {
 
     pub(crate) fn write_identity(&self, identity: &SecretString) -> Result<(), Failure> {
         self.write(IDENTITY, identity.expose_secret())
-    }
-
-    /// What seals secrets in the store; made at first start.
-    pub(crate) fn key_encryption_key(&self, random: &dyn Random) -> Result<SealKey, Failure> {
-        let make = || {
-            random_bytes::<32>(random)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect()
-        };
-        let text = self.read_or_make(KEY_ENCRYPTION_KEY, make)?;
-        let wrong = || {
-            Failure::failed(format!(
-                "the file {} is no key of 64 hexadecimal digits; put the right one back from your backup",
-                self.path.join(KEY_ENCRYPTION_KEY).display()
-            ))
-        };
-        let mut key = [0_u8; 32];
-        if text.len() != 64 || !text.is_ascii() {
-            return Err(wrong());
-        }
-        for (byte, at) in key.iter_mut().zip((0_usize..64).step_by(2)) {
-            *byte = text
-                .get(at..at.saturating_add(2))
-                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-                .ok_or_else(wrong)?;
-        }
-        Ok(SealKey::new(key))
     }
 
     /// Names the node of this process; made at first start.

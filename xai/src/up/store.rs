@@ -22,14 +22,14 @@ pub(crate) async fn open(place: &Place<'_>, data: &DataDir) -> Result<Arc<dyn St
 }
 
 #[cfg(not(feature = "etcd"))]
-async fn etcd(_: &Place<'_>) -> Result<Arc<dyn Store>, Failure> {
+pub(crate) async fn etcd(_: &Place<'_>) -> Result<Arc<dyn Store>, Failure> {
     Err(Failure::usage(
         "this xai was built without etcd; build it with `cargo build --release`, or use `store: embedded`",
     ))
 }
 
 #[cfg(feature = "etcd")]
-async fn etcd(place: &Place<'_>) -> Result<Arc<dyn Store>, Failure> {
+pub(crate) async fn etcd(place: &Place<'_>) -> Result<Arc<dyn Store>, Failure> {
     use proxyxai_control_plane::store::etcd::{EtcdSettings, EtcdStore, EtcdTls};
 
     let read = |setting: &'static str, value: &crate::settings::store::Optional| {

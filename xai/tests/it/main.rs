@@ -23,6 +23,7 @@ mod manual;
 mod people;
 mod process;
 mod refusals;
+mod restore;
 mod settings;
 mod structure;
 mod turmoil;

@@ -21,6 +21,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use proxyxai_control_plane::{
     app as control_plane,
+    keyring::NoNextKey,
     store::{Store, embedded::EmbeddedStore},
 };
 use proxyxai_core::{
@@ -212,6 +213,7 @@ async fn control(seed: u64, node_credential: Arc<OnceLock<SecretString>>) -> ::t
         random: Arc::new(SeededRandom::new(seed, 1)),
         store,
         key_encryption_key: SealKey::new([7; 32]),
+        next_key_encryption_key: Arc::new(NoNextKey),
         admin_credential: ADMIN.into(),
     };
     let control = control_plane::build(control_plane::Settings::default(), ports).await?;

@@ -12,16 +12,15 @@ async fn a_change_without_an_answer_is_shown_if_it_was_made() {
     let store: Arc<dyn Store> = Arc::new(sim.clone());
     let random: Arc<dyn Random> = Arc::new(Sequence(AtomicU64::new(7)));
     let clock: Arc<dyn Clock> = Arc::new(TestClock(tokio::time::Instant::now()));
-    crate::bootstrap::deployment(&store, &*random, &*clock, &kek())
-        .await
-        .unwrap();
+    let deployment = crate::bootstrap::deployment(&store, &*random, &*clock, kek().into());
+    let keyring = deployment.await.unwrap().keyring;
     let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&clock)).unwrap());
     let publisher = Arc::new(Publisher::new(ViewKey::new(Arc::clone(&random))));
     let config = ConfigStore::load(
         Arc::clone(&store),
         random,
         clock,
-        kek(),
+        keyring,
         1,
         trail,
         publisher,

@@ -10,11 +10,20 @@ use std::{sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use proxyxai_control_plane::store::{
-    Compare, Range, Store as _, StoreError, WatchEvent,
+    Compare, Range, Store, StoreError, WatchEvent,
     etcd::{EtcdSettings, EtcdStore, EtcdTls},
 };
+use proxyxai_control_plane::transfer::TransferError;
+use proxyxai_proto::admin::v1::RotateKeyringRequest;
 
 use super::{Subject, conformance, crash, in_time, next, put, sequences, simulated, write};
+use crate::{
+    editor::upstream_key,
+    harness::{World, ok},
+    rotation::{as_made, secrets},
+    secrets::with_secrets,
+    transfer::{export, read_into},
+};
 use mute::MuteProxy;
 use server::{Cluster, connect};
 
@@ -40,6 +49,37 @@ async fn subject(cluster: &Cluster, prefix: &str) -> Subject {
 async fn law_20_etcd_conforms() {
     let cluster = Cluster::start(1, &[]).await;
     conformance::check(&subject(&cluster, "suite").await).await;
+}
+
+#[tokio::test]
+async fn a_gateway_moves_from_the_embedded_store_to_etcd_and_back() {
+    let world = with_secrets().await;
+    let authority = world.start().await.plane.authority().fingerprint();
+    let embedded: Arc<dyn Store> = Arc::new(world.store.clone());
+    let cluster = Cluster::start(1, &[]).await;
+    let etcd: Arc<dyn Store> = Arc::new(cluster.store("moved").await);
+    let file = export(embedded).await.unwrap();
+    let imported = read_into(Arc::clone(&etcd), &file, world.kek, false).await;
+    assert_eq!(imported.unwrap().generation, 2);
+    let refused = read_into(Arc::clone(&etcd), &file, world.kek, false).await;
+    assert!(matches!(refused, Err(TransferError::NotEmpty { .. })));
+    let plane = world.start_on(Arc::clone(&etcd)).await;
+    assert_eq!(plane.plane.authority().fingerprint(), authority);
+    assert_eq!(secrets(&plane).await, as_made(&["u1", "u2"]));
+    ok(plane
+        .secrets()
+        .rotate_keyring(RotateKeyringRequest::default())
+        .await);
+    upstream_key(&plane, "u3", "p").await;
+    drop(plane);
+    let file = export(Arc::clone(&etcd)).await.unwrap();
+    let back = World::new();
+    let store: Arc<dyn Store> = Arc::new(back.store.clone());
+    let imported = read_into(store, &file, back.kek, false).await.unwrap();
+    assert_eq!((imported.generation, imported.unopened.len()), (3, 0));
+    let plane = back.start().await;
+    assert_eq!(plane.plane.authority().fingerprint(), authority);
+    assert_eq!(secrets(&plane).await, as_made(&["u1", "u2", "u3"]));
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! Which values of the store hold something sealed: one exhaustive table, so that a new key cannot be forgotten by rotation, import and
+//! restore.
+
+use prost::Message as _;
+use proxyxai_core::snapshot::{ResourceKind, ResourceName};
+use proxyxai_proto::store::v1::{Authority, Sealed, StoredResource};
+
+use crate::{
+    config_store::map_secret,
+    store::keyspace::{self, DamagedValue, Key},
+};
+
+/// What everything that holds something sealed begins with.
+pub(crate) const PREFIXES: [&str; 3] = ["cfg/upstream_key/", "cfg/good/upstream_key/", "meta/"];
+
+/// A value with what is sealed in it replaced; `None` when it holds nothing sealed. `map` gets the place that it is sealed for.
+pub(crate) fn map<E: From<DamagedValue>>(
+    key: &str,
+    value: &[u8],
+    map: impl FnOnce(&str, &[u8]) -> Result<Vec<u8>, E>,
+) -> Result<Option<Vec<u8>>, E> {
+    let Some(parsed) = Key::parse(key) else {
+        return Ok(None);
+    };
+    match holding(&parsed) {
+        Holding::Nothing => Ok(None),
+        Holding::Secret => {
+            let sealed: Sealed = keyspace::decode(key, value)?;
+            let value = map(key, &sealed.value)?;
+            Ok(Some(Sealed { value }.encode_to_vec()))
+        }
+        Holding::Authority => {
+            let stored: Authority = keyspace::decode(key, value)?;
+            let sealed_key = map(key, &stored.sealed_key)?;
+            Ok(Some(
+                Authority {
+                    sealed_key,
+                    ..stored
+                }
+                .encode_to_vec(),
+            ))
+        }
+        Holding::Resource(name) => {
+            let stored: StoredResource = keyspace::decode(key, value)?;
+            let place = Key::Config(name.clone()).to_string();
+            let resource = stored.resource.unwrap_or_default();
+            let resource = map_secret(resource, |sealed| map(&place, sealed))?;
+            let resource = Some(resource);
+            Ok(Some(StoredResource { resource, ..stored }.encode_to_vec()))
+        }
+    }
+}
+
+enum Holding<'a> {
+    Nothing,
+    /// A `Sealed`.
+    Secret,
+    /// An `Authority`.
+    Authority,
+    /// A `StoredResource` of this name.
+    Resource(&'a ResourceName),
+}
+
+fn holding(key: &Key) -> Holding<'_> {
+    match key {
+        Key::Pepper => Holding::Secret,
+        Key::Authority => Holding::Authority,
+        // What was last in force is sealed for the place of what is offered.
+        Key::Config(name) | Key::Good(name) => match name.kind {
+            ResourceKind::UpstreamKey => Holding::Resource(name),
+            ResourceKind::Account
+            | ResourceKind::VirtualKey
+            | ResourceKind::Provider
+            | ResourceKind::Route
+            | ResourceKind::PriceTable => Holding::Nothing,
+        },
+        // The ring is sealed under the key-encryption key, which is another matter.
+        Key::Keyring
+        | Key::Format
+        | Key::Generation
+        | Key::Deployment
+        | Key::KeyEncryptionKey
+        | Key::FirstKey
+        | Key::Import
+        | Key::Tick
+        | Key::Head
+        // Of credentials, join tokens and nodes only keyed hashes are kept, and the audit trail withholds what is sealed.
+        | Key::Credential(_)
+        | Key::JoinToken(_)
+        | Key::Node(_)
+        | Key::AuditHead
+        | Key::AuditAnchor
+        | Key::AuditRecord(_)
+        | Key::Roster(_)
+        | Key::Replica(_)
+        | Key::Ask(_)
+        | Key::Answer { .. }
+        | Key::Mark { .. }
+        | Key::Hour(_)
+        | Key::Day(_) => Holding::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_stands_below_the_prefixes() {
+        let name = ResourceName {
+            kind: ResourceKind::UpstreamKey,
+            id: "u".to_owned(),
+        };
+        for key in [
+            Key::Pepper,
+            Key::Authority,
+            Key::Config(name.clone()),
+            Key::Good(name),
+        ] {
+            let text = key.to_string();
+            assert!(!matches!(holding(&key), Holding::Nothing), "{text}");
+            assert!(
+                PREFIXES.iter().any(|prefix| text.starts_with(prefix)),
+                "{text}"
+            );
+        }
+    }
+}
