@@ -19,7 +19,7 @@ run: build
 # Without etcd, whose client needs protoc when it is built.
 build:
 	@scripts/require cargo cc space
-	@cargo build --release --locked --package xai --no-default-features
+	@cargo build --release --locked --package xai --bin xai --no-default-features
 
 test:
 	@scripts/require cargo cc python

@@ -29,10 +29,10 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::config::control::with_timeouts;
+
 /// Longest time to connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Between signs of life on an idle connection, and for the answer to one.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// A channel to the control plane at `address` (`host:port`), which connects when it is used.
 ///
@@ -45,11 +45,8 @@ pub fn channel(
 ) -> io::Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| io::Error::other(format!("`{address}` is no address such as `host:3444`")))?;
-    let endpoint = endpoint
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true);
-    Ok(endpoint.connect_with_connector_lazy(PinnedConnector::new(address, pin, identity)?))
+    Ok(with_timeouts(endpoint)
+        .connect_with_connector_lazy(PinnedConnector::new(address, pin, identity)?))
 }
 
 /// Connects to one address, and accepts the pinned authority alone.

@@ -46,6 +46,11 @@ pub enum EnrollError {
     /// The control plane says no; asking again changes nothing.
     #[error("the control plane does not let this node in: {0}")]
     Refused(String),
+    /// What answers was not signed by the authority that the token names.
+    #[error(
+        "what answers is no control plane of the gateway whose authority is pinned; check its address, and make the join token at that gateway"
+    )]
+    Untrusted,
     /// No control plane answers.
     #[error("no control plane answers: {0}")]
     Unreachable(String),
@@ -130,8 +135,8 @@ impl Enrolled {
 pub struct Renewal {
     /// What is held now.
     pub enrolled: Enrolled,
-    /// To the control plane, without a client certificate.
-    pub channel: Channel,
+    /// To each control plane, without a client certificate.
+    pub channels: Vec<Channel>,
     /// What is shown to the control plane elsewhere.
     pub identity: Arc<ClientIdentity>,
     /// Tells time.
@@ -172,14 +177,25 @@ impl Renewal {
         }
     }
 
+    /// The next certificate, from the first control plane that answers.
+    async fn next(&self) -> Result<Enrolled, EnrollError> {
+        let mut failed = EnrollError::Unreachable("none is known".to_owned());
+        for channel in &self.channels {
+            match self.enrolled.renewed(channel.clone(), &*self.clock).await {
+                Err(error @ (EnrollError::Unreachable(_) | EnrollError::Untrusted)) => {
+                    failed = error;
+                }
+                done => return done,
+            }
+        }
+        Err(failed)
+    }
+
     async fn renew(
         &mut self,
         save: &mut impl FnMut(&Enrolled) -> io::Result<()>,
     ) -> Result<(), EnrollError> {
-        let next = self
-            .enrolled
-            .renewed(self.channel.clone(), &*self.clock)
-            .await?;
+        let next = self.next().await?;
         save(&next).map_err(|error| EnrollError::Failed(format!("it cannot be saved: {error}")))?;
         next.show(&self.identity)?;
         self.enrolled = next;
@@ -215,6 +231,7 @@ fn answered<T>(
 ) -> Result<T, EnrollError> {
     match answer {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) if is_untrusted(&status) => Err(EnrollError::Untrusted),
         Ok(Err(status)) => Err(match status.code() {
             Code::Unauthenticated
             | Code::PermissionDenied
@@ -236,6 +253,22 @@ fn answered<T>(
         }),
         Err(_) => Err(EnrollError::Unreachable("it took too long".to_owned())),
     }
+}
+
+/// Whether TLS ended because the certificate of the other end does not fit.
+fn is_untrusted(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

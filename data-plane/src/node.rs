@@ -37,8 +37,8 @@ pub struct Ports {
     pub random: Arc<dyn Random>,
     /// The ways to the control planes, at least one; see [`crate::config::control::with_timeouts`].
     pub channels: Vec<Channel>,
-    /// What the node shows there.
-    pub credential: SecretString,
+    /// What the node shows there; `None` when the certificate of the channels says who it is.
+    pub credential: Option<SecretString>,
     /// Names the node; stays the same across starts.
     pub node_id: String,
     /// Holds the event files.
@@ -82,7 +82,10 @@ pub struct Node {
 /// # Errors
 /// When its credential or its event files cannot be used, or it knows no control plane.
 pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
-    let credential = NodeCredential::new(&ports.credential)?;
+    let credential = match &ports.credential {
+        Some(secret) => NodeCredential::new(secret)?,
+        None => NodeCredential::certificate(),
+    };
     let channels = ports.channels.into_iter();
     let channels = channels
         .map(|channel| credential.clone().on(channel))

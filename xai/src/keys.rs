@@ -29,7 +29,7 @@ use crate::{
     data::{KEY_ENCRYPTION_KEY, NEXT_KEY_ENCRYPTION_KEY},
     environment::Environment,
     failure::Failure,
-    settings::{Settings, key_place::KeyPlace},
+    settings::key_place::{KeyPlace, KeyPlaces},
 };
 
 /// Longest time that a command may take.
@@ -49,21 +49,21 @@ pub(crate) struct KeyReader {
 
 impl KeyReader {
     /// The key in use.
-    pub(crate) fn in_use(settings: &Settings, environment: &Environment) -> Self {
+    pub(crate) fn in_use(places: KeyPlaces<'_>, environment: &Environment) -> Self {
         Self {
             setting: "key_encryption_key",
-            place: settings.key_encryption_key.clone(),
-            own: settings.data.0.join(KEY_ENCRYPTION_KEY),
+            place: places.in_use.clone(),
+            own: places.data.join(KEY_ENCRYPTION_KEY),
             environment: environment.clone(),
         }
     }
 
     /// The one to be used next.
-    pub(crate) fn next(settings: &Settings, environment: &Environment) -> Self {
+    pub(crate) fn next(places: KeyPlaces<'_>, environment: &Environment) -> Self {
         Self {
             setting: "next_key_encryption_key",
-            place: settings.next_key_encryption_key.clone(),
-            own: settings.data.0.join(NEXT_KEY_ENCRYPTION_KEY),
+            place: places.next.clone(),
+            own: places.data.join(NEXT_KEY_ENCRYPTION_KEY),
             environment: environment.clone(),
         }
     }
@@ -109,7 +109,7 @@ impl fmt::Display for KeyReader {
 /// The key that the store is sealed under, among the two that the settings name. In an empty store, and in the data directory alone, one is
 /// made.
 pub(crate) async fn choose(
-    settings: &Settings,
+    places: KeyPlaces<'_>,
     environment: &Environment,
     store: &Arc<dyn Store>,
     random: Option<&dyn Random>,
@@ -117,8 +117,8 @@ pub(crate) async fn choose(
     let wanted = key_encryption_key_id(store).await;
     let wanted = wanted.map_err(|error| Failure::failed(error.to_string()))?;
     let (in_use, next) = (
-        KeyReader::in_use(settings, environment),
-        KeyReader::next(settings, environment),
+        KeyReader::in_use(places, environment),
+        KeyReader::next(places, environment),
     );
     let fits = |key: &SealKey| wanted.as_ref().is_none_or(|id| *id == key.id().to_string());
     let found = match in_use.read().await? {
@@ -130,7 +130,7 @@ pub(crate) async fn choose(
         if let Some(key) = next.read().await?
             && key.id().to_string() == *wanted
         {
-            Next::new(settings, environment).adopted(key.id());
+            Next::new(places, environment).adopted(key.id());
             return Ok(key);
         }
         return found.ok_or_else(|| {
@@ -173,10 +173,10 @@ pub(crate) struct Next {
 }
 
 impl Next {
-    pub(crate) fn new(settings: &Settings, environment: &Environment) -> Self {
+    pub(crate) fn new(places: KeyPlaces<'_>, environment: &Environment) -> Self {
         Self {
-            reader: KeyReader::next(settings, environment),
-            in_use: KeyReader::in_use(settings, environment),
+            reader: KeyReader::next(places, environment),
+            in_use: KeyReader::in_use(places, environment),
         }
     }
 

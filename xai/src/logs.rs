@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     failure::Failure,
-    settings::{Settings, value::LogFormat},
+    settings::value::{LogFilter, LogFormat},
 };
 
 /// A part of the program with a level of its own.
@@ -53,8 +53,8 @@ impl Logs {
     ///
     /// # Errors
     /// The setting `log` is not understood.
-    pub fn start(settings: &Settings) -> Result<Self, Failure> {
-        let base = settings.log.directives().to_owned();
+    pub fn start(log: &LogFilter, format: LogFormat) -> Result<Self, Failure> {
+        let base = log.directives().to_owned();
         let filter = EnvFilter::try_new(&base).map_err(|error| {
             Failure::usage(format!("the setting `log` is not understood: {error}"))
         })?;
@@ -63,7 +63,7 @@ impl Logs {
             .with_ansi(io::stderr().is_terminal())
             .with_writer(io::stderr);
         // A second gateway in one process, as tests run them, logs through the first one's.
-        let reload: Reload = match settings.log_format {
+        let reload: Reload = match format {
             LogFormat::Text => {
                 let builder = builder.with_filter_reloading();
                 let handle = builder.reload_handle();

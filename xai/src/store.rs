@@ -103,7 +103,7 @@ async fn import(
 ) -> Result<String, Failure> {
     let open = fs::File::open(file)
         .map_err(|error| Failure::usage(format!("{} cannot be read: {error}", file.display())))?;
-    let reader = KeyReader::in_use(settings, environment);
+    let reader = KeyReader::in_use(settings.keys(), environment);
     let key = reader.read().await?.ok_or_else(|| {
         Failure::failed(format!(
             "there is no key at {reader}; put the key-encryption key there that the file was sealed under"
@@ -135,7 +135,7 @@ async fn import(
 async fn restored(settings: &Settings, environment: &Environment) -> Result<String, Failure> {
     let place = Place::existing(settings).await?;
     place.at_rest().await?;
-    let key = keys::choose(settings, environment, &place.store, None).await?;
+    let key = keys::choose(settings.keys(), environment, &place.store, None).await?;
     let (random, clock) = (randomness()?, SystemClock::start());
     let restored = transfer::restored(&place.store, key, &random, &clock).await;
     let restored = restored.map_err(failed)?;
@@ -170,11 +170,11 @@ impl Place {
 
     async fn open(settings: &Settings) -> Result<Self, Failure> {
         if settings.store == StoreKind::Etcd {
-            let store = etcd(settings).await?;
+            let store = etcd(&settings.store()).await?;
             return Ok(Self { store, held: None });
         }
         let held = DataDir::open(&settings.data.0)?;
-        let store = open(settings, &held).await?;
+        let store = open(&settings.store(), &held).await?;
         Ok(Self {
             store,
             held: Some(held),

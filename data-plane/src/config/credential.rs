@@ -11,9 +11,9 @@ use tonic::{
 /// A channel with the credential on it.
 pub type ControlChannel = InterceptedService<Channel, NodeCredential>;
 
-/// What a node proves itself with; never printed.
+/// What a node proves itself with; never printed. Nothing, when the certificate of its connections says who it is.
 #[derive(Clone)]
-pub struct NodeCredential(MetadataValue<Ascii>);
+pub struct NodeCredential(Option<MetadataValue<Ascii>>);
 
 impl NodeCredential {
     /// Takes the credential as the control plane gave it.
@@ -24,7 +24,12 @@ impl NodeCredential {
         let text = format!("Bearer {}", credential.expose_secret());
         let mut value: MetadataValue<Ascii> = text.parse().map_err(|_| InvalidCredential)?;
         value.set_sensitive(true);
-        Ok(Self(value))
+        Ok(Self(Some(value)))
+    }
+
+    /// None but the certificate of the connection.
+    pub const fn certificate() -> Self {
+        Self(None)
     }
 
     /// Puts the credential on a channel.
@@ -35,9 +40,11 @@ impl NodeCredential {
 
 impl Interceptor for NodeCredential {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request
-            .metadata_mut()
-            .insert("authorization", self.0.clone());
+        if let Some(value) = &self.0 {
+            request
+                .metadata_mut()
+                .insert("authorization", value.clone());
+        }
         Ok(request)
     }
 }

@@ -202,7 +202,7 @@ pub(crate) async fn core(setup: Setup) -> Core {
         clock,
         random: Arc::new(TestRandom),
         channels: vec![channel],
-        credential: "node".to_owned().into(),
+        credential: Some("node".to_owned().into()),
         node_id: "node".into(),
         disk: Arc::new(MemoryDisk::default()),
         copy: setup.copy.map(|disk| CopyPorts {

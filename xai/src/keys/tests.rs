@@ -4,7 +4,7 @@ use proxyxai_control_plane::store::{Op, Txn, embedded::EmbeddedStore};
 use proxyxai_core::ports::Random;
 
 use super::*;
-use crate::settings::{self, Given};
+use crate::settings::{self, Given, Settings};
 
 const ONE: &str = "0101010101010101010101010101010101010101010101010101010101010101";
 const TWO: &str = "02020202020202020202020202020202020202020202020202020202020202Fe";
@@ -69,7 +69,7 @@ impl Place {
 
     async fn choose(&self) -> Result<String, String> {
         let chosen = choose(
-            &self.settings,
+            self.settings.keys(),
             &self.environment,
             &self.store,
             Some(&Sevens),

@@ -1,8 +1,23 @@
 //! Where a key-encryption key comes from.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use super::value::InvalidValue;
+
+/// Where a program looks for its two keys.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyPlaces<'a> {
+    /// Its data directory, which a key may be in.
+    pub data: &'a Path,
+    /// The key in use.
+    pub in_use: &'a KeyPlace,
+    /// The one to be used next.
+    pub next: &'a KeyPlace,
+}
 
 /// A place of a key: 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]

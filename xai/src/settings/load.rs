@@ -2,9 +2,10 @@
 
 use std::{fmt, fs, path::Path};
 
-use clap::{Args as _, Command, FromArgMatches as _};
+use clap::{Args, Command};
+use serde::de::DeserializeOwned;
 
-use super::{Given, Line, OTHER_VARIABLES, Settings, variable};
+use super::{Line, OTHER_VARIABLES, Settings, variable};
 use crate::{environment::Environment, failure::Failure};
 
 /// Where a value comes from.
@@ -31,11 +32,26 @@ impl fmt::Display for Source {
     }
 }
 
+/// The settings of a program, as one source gives them.
+pub trait Table: Args + DeserializeOwned + Default {
+    /// As the process runs with them.
+    type Settings;
+
+    /// Takes each value from the first layer that has one; gives a line for each.
+    ///
+    /// # Errors
+    /// Names settings that do not go together.
+    fn settle(
+        layers: &[(Source, Self)],
+        environment: &Environment,
+    ) -> Result<(Self::Settings, Vec<Line>), Failure>;
+}
+
 /// Settings, a line for each, and warnings about what was given and is not used.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct Loaded<S = Settings> {
     /// To run with.
-    pub settings: Settings,
+    pub settings: S,
     /// To be shown.
     pub lines: Vec<Line>,
     /// Variables that look like settings and are none.
@@ -46,26 +62,25 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Names the variable, or the line and column of the file, that cannot be used.
-pub fn load(
-    flags: Given,
+pub fn load<T: Table>(
+    flags: T,
     config: Option<&Path>,
     environment: &Environment,
-) -> Result<Loaded, Failure> {
+) -> Result<Loaded<T::Settings>, Failure> {
     let (given, unknown_variables) = from_environment(environment)?;
     let config = config
         .map(Path::to_owned)
         .or_else(|| environment.get("XAI_CONFIG").map(Into::into));
     let file = match &config {
         Some(path) => from_file(path)?,
-        None => Given::default(),
+        None => T::default(),
     };
     let layers = [
         (Source::Flag, flags),
         (Source::Environment, given),
         (Source::File, file),
     ];
-    let (settings, lines) = Settings::of(&layers, environment);
-    check(&settings)?;
+    let (settings, lines) = T::settle(&layers, environment)?;
     Ok(Loaded {
         settings,
         lines,
@@ -73,51 +88,9 @@ pub fn load(
     })
 }
 
-fn check(settings: &Settings) -> Result<(), Failure> {
-    if settings.cores == 0 || settings.max_connections == 0 || settings.max_in_flight == 0 {
-        return Err(Failure::usage(
-            "`cores`, `max_connections` and `max_in_flight` must be at least 1",
-        ));
-    }
-    let pairs = [
-        (
-            ("etcd_user", &settings.etcd_user),
-            ("etcd_password_file", &settings.etcd_password_file),
-        ),
-        (
-            ("etcd_certificate_file", &settings.etcd_certificate_file),
-            ("etcd_key_file", &settings.etcd_key_file),
-        ),
-    ];
-    for ((one, first), (other, second)) in pairs {
-        if first.text().is_some() != second.text().is_some() {
-            return Err(Failure::usage(format!(
-                "`{one}` and `{other}` go together; give both, or neither"
-            )));
-        }
-    }
-    let ports = [
-        ("listen", settings.listen),
-        ("grpc", settings.grpc),
-        ("ops", settings.ops),
-    ];
-    for (at, (name, address)) in ports.iter().enumerate() {
-        let twin = ports
-            .iter()
-            .skip(at.saturating_add(1))
-            .find(|(_, other)| other == address && address.port() != 0);
-        if let Some((other, _)) = twin {
-            return Err(Failure::usage(format!(
-                "`{name}` and `{other}` are both {address}; give each its own port"
-            )));
-        }
-    }
-    Ok(())
-}
-
 /// Reads a variable for each setting, by the same rules as its flag.
-fn from_environment(environment: &Environment) -> Result<(Given, Vec<String>), Failure> {
-    let command = Given::augment_args(Command::new("settings").no_binary_name(true));
+fn from_environment<T: Table>(environment: &Environment) -> Result<(T, Vec<String>), Failure> {
+    let command = T::augment_args(Command::new("settings").no_binary_name(true));
     let mut arguments = Vec::new();
     let mut known: Vec<String> = OTHER_VARIABLES
         .iter()
@@ -143,7 +116,7 @@ fn from_environment(environment: &Environment) -> Result<(Given, Vec<String>), F
         .collect();
     let given = command
         .try_get_matches_from(arguments)
-        .and_then(|matches| Given::from_arg_matches(&matches))
+        .and_then(|matches| T::from_arg_matches(&matches))
         .map_err(|error| Failure::usage(error.to_string()))?;
     Ok((given, unknown))
 }
@@ -154,7 +127,7 @@ fn refusal(variable: &str, value: &str, error: &clap::Error) -> Failure {
     Failure::usage(format!("{variable}: `{value}`: {reason}"))
 }
 
-fn from_file(path: &Path) -> Result<Given, Failure> {
+fn from_file<T: Table>(path: &Path) -> Result<T, Failure> {
     let shown = path.display();
     let text = fs::read_to_string(path).map_err(|error| {
         Failure::usage(format!("the settings file {shown} cannot be read: {error}"))
@@ -163,7 +136,7 @@ fn from_file(path: &Path) -> Result<Given, Failure> {
         .lines()
         .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
     {
-        return Ok(Given::default());
+        return Ok(T::default());
     }
     serde_saphyr::from_str(&text).map_err(|error| refusal_of(shown, &error))
 }

@@ -1,8 +1,35 @@
 //! Values of the settings that say where state is kept.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use super::value::InvalidValue;
+
+/// Where state is kept, as the settings of a program say it.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Which engine.
+    pub kind: StoreKind,
+    /// Members of etcd.
+    pub endpoints: &'a Endpoints,
+    /// What all keys in etcd begin with.
+    pub prefix: &'a KeyPrefix,
+    /// Name that etcd knows the gateway by.
+    pub user: &'a Optional,
+    /// File with the password of that name.
+    pub password_file: &'a Optional,
+    /// Certificates of who signed those of etcd.
+    pub ca_file: &'a Optional,
+    /// Certificate that is shown to etcd.
+    pub certificate_file: &'a Optional,
+    /// Key of that certificate.
+    pub key_file: &'a Optional,
+    /// Longest time to connect to a member.
+    pub connect_timeout: Duration,
+    /// Longest time for an answer.
+    pub request_timeout: Duration,
+    /// Whether an etcd with known faults is used all the same.
+    pub allow_old_version: bool,
+}
 
 /// Which engine keeps state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::environment::Environment;
 
 /// Reads a value from YAML: text or a number, by the same rules as from a flag.
-pub(super) fn read<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+pub(crate) fn read<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     T: FromStr,

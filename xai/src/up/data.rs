@@ -15,9 +15,8 @@ use proxyxai_core::{
     secret::{ExposeSecret as _, SecretString},
 };
 
-use super::sockets::Addresses;
 use crate::{
-    data::{ADDRESSES, ADMIN_CREDENTIAL, AUTHORITY, FIRST_KEY},
+    data::{ADDRESSES, ADMIN_CREDENTIAL, AUTHORITY, FIRST_KEY, IDENTITY, OPS_CREDENTIAL},
     failure::Failure,
 };
 
@@ -57,7 +56,6 @@ impl DataDir {
             path: path.to_owned(),
             _lock: lock,
         };
-        make_dir(&data.events_dir()).map_err(|error| refuse(&error))?;
         // Those of a process that was killed lead nowhere.
         data.remove_addresses();
         Ok(data)
@@ -67,24 +65,40 @@ impl DataDir {
         self.path.join("store.redb")
     }
 
-    pub(super) fn events_dir(&self) -> PathBuf {
+    pub(crate) fn events_dir(&self) -> PathBuf {
         self.path.join("events")
     }
 
     /// Where the node keeps a sealed copy of its configuration.
-    pub(super) fn config_dir(&self) -> PathBuf {
+    pub(crate) fn config_dir(&self) -> PathBuf {
         self.path.join("config")
     }
 
     /// What administrators show; made at first start.
-    pub(super) fn admin_credential(&self, random: &dyn Random) -> Result<SecretString, Failure> {
+    pub(crate) fn admin_credential(&self, random: &dyn Random) -> Result<SecretString, Failure> {
         let make = || format!("pxai-admin-{}", base62(&random_bytes(random), 40));
         self.read_or_make(ADMIN_CREDENTIAL, make)
             .map(SecretString::from)
     }
 
+    /// What is shown to the ops port of a node that runs alone; made at first start.
+    pub(crate) fn ops_credential(&self, random: &dyn Random) -> Result<SecretString, Failure> {
+        let make = || format!("pxai-ops-{}", base62(&random_bytes(random), 40));
+        self.read_or_make(OPS_CREDENTIAL, make)
+            .map(SecretString::from)
+    }
+
+    /// The identity of a node that joined.
+    pub(crate) fn identity(&self) -> Result<Option<SecretString>, Failure> {
+        Ok(self.read(IDENTITY)?.map(SecretString::from))
+    }
+
+    pub(crate) fn write_identity(&self, identity: &SecretString) -> Result<(), Failure> {
+        self.write(IDENTITY, identity.expose_secret())
+    }
+
     /// Names the node of this process; made at first start.
-    pub(super) fn node_id(&self, random: &dyn Random) -> Result<String, Failure> {
+    pub(crate) fn node_id(&self, random: &dyn Random) -> Result<String, Failure> {
         self.read_or_make("node-id", || {
             format!(
                 "node-{}",
@@ -94,20 +108,20 @@ impl DataDir {
     }
 
     /// The first virtual key, while it is kept.
-    pub(super) fn first_key(&self) -> Result<Option<String>, Failure> {
+    pub(crate) fn first_key(&self) -> Result<Option<String>, Failure> {
         self.read(FIRST_KEY)
     }
 
-    pub(super) fn write_first_key(&self, key: &SecretString) -> Result<(), Failure> {
+    pub(crate) fn write_first_key(&self, key: &SecretString) -> Result<(), Failure> {
         self.write(FIRST_KEY, key.expose_secret())
     }
 
-    pub(super) fn remove_first_key(&self) {
+    pub(crate) fn remove_first_key(&self) {
         let _may_be_gone = fs::remove_file(self.path.join(FIRST_KEY));
     }
 
-    /// Tells other programs where the gateway of this directory is.
-    pub(super) fn write_addresses(&self, addresses: &Addresses) -> Result<(), Failure> {
+    /// Tells other programs where the process of this directory is.
+    pub(crate) fn write_addresses(&self, addresses: &impl serde::Serialize) -> Result<(), Failure> {
         self.write(
             ADDRESSES,
             &serde_json::to_string(addresses).unwrap_or_default(),
@@ -115,16 +129,16 @@ impl DataDir {
     }
 
     /// The authority's certificate in PEM, for clients that do not pin it; no secret.
-    pub(super) fn write_authority(&self, pem: &str) -> Result<(), Failure> {
+    pub(crate) fn write_authority(&self, pem: &str) -> Result<(), Failure> {
         self.write(AUTHORITY, pem.trim_end())
     }
 
-    pub(super) fn remove_addresses(&self) {
+    pub(crate) fn remove_addresses(&self) {
         let _may_be_gone = fs::remove_file(self.path.join(ADDRESSES));
     }
 
     /// A failure with something in the directory.
-    pub(super) fn failed(&self, what: &str, error: &io::Error) -> Failure {
+    pub(crate) fn failed(&self, what: &str, error: &io::Error) -> Failure {
         Failure::failed(format!(
             "{what} in {} cannot be used: {error}",
             self.path.display()

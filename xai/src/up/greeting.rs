@@ -1,9 +1,7 @@
 //! What a person reads when a gateway has started: where it is, and lines to paste.
 
-use std::io::Write as _;
-
 use super::sockets::Addresses;
-use crate::settings::Line;
+use crate::{process::say, settings::Line};
 
 /// What there is to say.
 pub(super) struct Greeting {
@@ -71,10 +69,4 @@ impl Greeting {
             "  python3 -c \"import openai; print(openai.OpenAI(base_url='http://{client}/v1', api_key='{key}').chat.completions.create(model='gpt-4o-mini', messages=[{{'role': 'user', 'content': 'Hello'}}]).choices[0].message.content)\""
         ));
     }
-}
-
-/// One line for the person at the terminal.
-pub(super) fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _nobody_may_read_it = writeln!(out, "{text}").and_then(|()| out.flush());
 }

@@ -15,8 +15,7 @@ use proxyxai_proto::admin::v1::{
 };
 use tonic::Status;
 
-use super::greeting::say;
-use crate::failure::Failure;
+use crate::{failure::Failure, process::say};
 
 /// On whose behalf an object is managed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,12 +8,11 @@ use std::{
 use proxyxai_core::route::provider::ProviderKind;
 use proxyxai_testkit::{Running, Simulator};
 
-use super::{
-    greeting::say,
-    managed::{Key, Provider, Wanted},
-    stop_signal,
+use super::managed::{Key, Provider, Wanted};
+use crate::{
+    failure::Failure,
+    process::{self, say, stop_signal},
 };
-use crate::failure::Failure;
 
 /// The simulated providers of a demo; they stop when this is dropped.
 pub(super) struct Demo {
@@ -70,13 +69,10 @@ pub fn sim(port: u16, addresses_file: Option<PathBuf>) -> Result<(), Failure> {
             Failure::failed(format!("cannot write {}: {error}", file.display()))
         })?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime
-        .map_err(|error| Failure::failed(format!("the system gives no runtime: {error}")))?;
-    runtime.block_on(stop_signal());
-    Ok(())
+    process::run(async {
+        stop_signal().await;
+        Ok(())
+    })
 }
 
 fn start(port: u16) -> Result<Running, Failure> {

@@ -1,20 +1,24 @@
-//! All ports of a gateway, bound before anything else begins.
+//! The ports of a process, bound before anything else begins.
 
 use std::net::SocketAddr;
 
 use proxyxai_core::secret::fingerprint::Fingerprint;
 use proxyxai_data_plane::app::{Bound, bind};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::{failure::Failure, settings::Settings};
 
+/// All ports of `xai up`.
 pub(super) struct Sockets {
     pub(super) clients: Bound,
-    pub(super) grpc: TcpListenerStream,
-    pub(super) ops: TcpListener,
-    grpc_address: SocketAddr,
-    ops_address: SocketAddr,
+    pub(super) grpc: Socket,
+    pub(super) ops: Socket,
+}
+
+/// A port that is bound, and its real address.
+pub(crate) struct Socket {
+    pub(crate) listener: TcpListener,
+    pub(crate) address: SocketAddr,
 }
 
 /// Where a gateway can be reached.
@@ -29,33 +33,34 @@ pub(super) struct Addresses {
 
 impl Sockets {
     pub(super) async fn bind(settings: &Settings) -> Result<Self, Failure> {
-        let clients = bind(settings.listen, settings.cores)
-            .map_err(|error| taken("listen", settings.listen, &error))?;
-        let grpc = TcpListener::bind(settings.grpc)
-            .await
-            .map_err(|error| taken("grpc", settings.grpc, &error))?;
-        let ops = TcpListener::bind(settings.ops)
-            .await
-            .map_err(|error| taken("ops", settings.ops, &error))?;
-        let grpc_address = grpc.local_addr().unwrap_or(settings.grpc);
-        let ops_address = ops.local_addr().unwrap_or(settings.ops);
         Ok(Self {
-            clients,
-            grpc: TcpListenerStream::new(grpc),
-            ops,
-            grpc_address,
-            ops_address,
+            clients: clients(settings.listen, settings.cores)?,
+            grpc: socket("grpc", settings.grpc).await?,
+            ops: socket("ops", settings.ops).await?,
         })
     }
 
     pub(super) fn addresses(&self, authority: Fingerprint) -> Addresses {
         Addresses {
             client: self.clients.address(),
-            grpc: self.grpc_address,
-            ops: self.ops_address,
+            grpc: self.grpc.address,
+            ops: self.ops.address,
             authority,
         }
     }
+}
+
+/// Binds the port that clients call.
+pub(crate) fn clients(address: SocketAddr, cores: usize) -> Result<Bound, Failure> {
+    bind(address, cores).map_err(|error| taken("listen", address, &error))
+}
+
+/// Binds the port that this setting names.
+pub(crate) async fn socket(setting: &str, address: SocketAddr) -> Result<Socket, Failure> {
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| taken(setting, address, &error))?;
+    let address = listener.local_addr().unwrap_or(address);
+    Ok(Socket { listener, address })
 }
 
 fn taken(setting: &str, address: SocketAddr, error: &std::io::Error) -> Failure {

@@ -8,13 +8,17 @@
 )]
 
 mod answers;
+mod apart;
 mod bill;
+mod chaos;
 mod commands;
 mod environment;
+mod etcd;
 mod events;
 mod full_disk;
 mod joining;
 mod lifecycle;
+mod machines;
 mod manifests;
 mod manual;
 mod operating;

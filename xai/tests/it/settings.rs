@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use clap::{Args as _, Command};
+use clap::Command;
 use xai::{
     Environment, Failure,
-    settings::{self, Given, Source, load::Loaded, variable},
+    settings::{self, Given, Source, Table, control_plane, data_plane, load::Loaded, variable},
 };
 
 use crate::structure::root;
@@ -13,12 +13,21 @@ use crate::structure::root;
 #[test]
 fn the_documentation_names_every_setting_as_the_code_does() {
     let text = fs::read_to_string(root().join("docs/settings.md")).unwrap();
+    let (whole, rest) = text.split_once("### Control plane").unwrap();
+    let (control_plane, data_plane) = rest.split_once("### Data plane").unwrap();
+    documents::<Given>(whole, "all-settings.yaml");
+    documents::<control_plane::Given>(control_plane, "control-plane.yaml");
+    documents::<data_plane::Given>(data_plane, "data-plane.yaml");
+}
+
+/// A part of the documentation names all settings of a table, with the defaults that an example has.
+fn documents<T: Table>(text: &str, example: &str) {
     let documented: Vec<Vec<&str>> = text
         .lines()
         .filter(|line| line.starts_with("| `") && line.matches('|').count() == 6)
         .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
         .collect();
-    let table = Given::augment_args(Command::new("settings"));
+    let table = T::augment_args(Command::new("settings"));
     let in_code: Vec<Vec<String>> = table
         .get_arguments()
         .map(|argument| {
@@ -37,12 +46,18 @@ fn the_documentation_names_every_setting_as_the_code_does() {
         .map(|row| vec![row[0], row[1], row[2], row[4]])
         .collect();
     assert_eq!(without_defaults, in_code);
-    let loaded = load("all-settings.yaml", &[]).unwrap();
+    let loaded = load_as::<T>(example, &[]).unwrap();
     for (row, line) in documented.iter().zip(&loaded.lines) {
         if !["data", "cores"].contains(&line.name) {
             assert_eq!(row[3], format!("`{}`", line.value), "{}", line.name);
         }
         assert_eq!(line.source, Source::File, "{} is in the example", line.name);
+    }
+    let defaults = settings::load(T::default(), None, &environment(&[])).unwrap();
+    for (given, default) in loaded.lines.iter().zip(&defaults.lines) {
+        if !["data", "cores"].contains(&given.name) {
+            assert_eq!(given.value, default.value, "{}", given.name);
+        }
     }
 }
 
@@ -51,13 +66,15 @@ fn the_examples_load() {
     let mut examples = 0;
     for file in fs::read_dir(root().join("deploy/examples")).unwrap() {
         let name = file.unwrap().file_name().into_string().unwrap();
-        if !name.ends_with(".yaml") {
-            continue;
+        match name.as_str() {
+            "control-plane.yaml" => drop(load_as::<control_plane::Given>(&name, &[]).unwrap()),
+            "data-plane.yaml" => drop(load_as::<data_plane::Given>(&name, &[]).unwrap()),
+            _ if !name.ends_with(".yaml") => continue,
+            _ => drop(load(&name, &[]).unwrap()),
         }
-        load(&name, &[]).unwrap();
         examples += 1;
     }
-    assert!(examples >= 3);
+    assert!(examples >= 5);
 }
 
 #[test]
@@ -134,8 +151,15 @@ fn refusals_say_where_the_mistake_is() {
 }
 
 fn load(example: &str, variables: &[(&str, &str)]) -> Result<Loaded, Failure> {
+    load_as::<Given>(example, variables)
+}
+
+fn load_as<T: Table>(
+    example: &str,
+    variables: &[(&str, &str)],
+) -> Result<Loaded<T::Settings>, Failure> {
     let path = root().join("deploy/examples").join(example);
-    settings::load(Given::default(), Some(&path), &environment(variables))
+    settings::load(T::default(), Some(&path), &environment(variables))
 }
 
 fn environment(variables: &[(&str, &str)]) -> Environment {

@@ -259,7 +259,7 @@ async fn serve_node(seed: u64, credential: Arc<OnceLock<SecretString>>) -> ::tur
         clock: Arc::new(SimulatedClock),
         random: Arc::new(SeededRandom::new(seed, 2)),
         channels: vec![channel()],
-        credential,
+        credential: Some(credential),
         node_id: "node-simulated".to_owned(),
         disk: Arc::new(MemoryDisk::default()),
         copy: None,

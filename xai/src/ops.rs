@@ -1,8 +1,9 @@
 //! The ops port: live, ready, metrics, and what is configured. Nothing here changes anything.
 //!
-//! Invariant: metrics and configuration are shown to the machine itself, and to others only with the admin credential.
+//! Invariant: metrics and configuration are shown to the machine itself, and to others only with the admin credential, which for a
+//! node that runs alone is the one in its file `ops-credential`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -14,24 +15,27 @@ use http::{HeaderMap, StatusCode, header};
 use proxyxai_control_plane::app::ControlPlane;
 use proxyxai_core::secret::{ExposeSecret as _, SecretString};
 use proxyxai_data_plane::node::Handle;
+use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-struct Ops {
-    node: Handle,
-    control_plane: Arc<ControlPlane>,
+use crate::settings::Line;
+
+/// How long its last answers may take.
+pub(crate) const LAST: Duration = Duration::from_secs(2);
+
+/// What the ops port of a process shows: of its node, of its control plane, or of both.
+pub(crate) struct Ops {
+    node: Option<Handle>,
+    control_plane: Option<Arc<ControlPlane>>,
+    /// What is shown by whoever is not on this machine.
     credential: SecretString,
+    lines: Vec<Line>,
 }
 
 /// Serves until told to stop.
-pub(super) fn serve(
-    listener: TcpListener,
-    node: Handle,
-    control_plane: Arc<ControlPlane>,
-    credential: SecretString,
-    stop: CancellationToken,
-) -> JoinHandle<()> {
+pub(crate) fn serve(listener: TcpListener, ops: Ops, stop: CancellationToken) -> JoinHandle<()> {
     let router = Router::new()
         .route(
             "/",
@@ -41,11 +45,7 @@ pub(super) fn serve(
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/config", get(config))
-        .with_state(Arc::new(Ops {
-            node,
-            control_plane,
-            credential,
-        }));
+        .with_state(Arc::new(ops));
     tokio::spawn(async move {
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         let served = axum::serve(listener, service)
@@ -58,34 +58,11 @@ pub(super) fn serve(
 }
 
 async fn ready(State(ops): State<Arc<Ops>>) -> Response {
-    let age = ops
-        .node
-        .age()
-        .map(|age| format!(", {} s old", age.as_secs()));
-    let state = format!("{}{}", ops.node.state().as_str(), age.unwrap_or_default());
-    if ops.node.can_serve() && !ops.node.is_ready() {
-        let (schedule, open) = (ops.node.schedule().as_str(), ops.node.open_requests());
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: the node is {schedule}, with {open} open requests\n"),
-        )
-            .into_response();
-    }
-    if !ops.node.is_ready() {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: the node is {state}\n"),
-        )
-            .into_response();
-    }
-    match ops.control_plane.is_ready().await {
-        Ok(()) => format!("ready: the node is {state} at {}\n", ops.node.version()).into_response(),
-        Err(error) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("not ready: {error}\n"),
-        )
-            .into_response(),
-    }
+    let said = match ops.readiness().await {
+        Ok(what) => return format!("ready: {what}\n").into_response(),
+        Err(why) => format!("not ready: {why}\n"),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, said).into_response()
 }
 
 async fn metrics(
@@ -97,8 +74,12 @@ async fn metrics(
         return refused();
     }
     let mut text = String::new();
-    ops.node.metrics(&mut text);
-    ops.control_plane.metrics(&mut text);
+    if let Some(node) = &ops.node {
+        node.metrics(&mut text);
+    }
+    if let Some(control_plane) = &ops.control_plane {
+        control_plane.metrics(&mut text);
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
@@ -112,12 +93,74 @@ async fn config(
     }
     (
         [(header::CONTENT_TYPE, "application/json")],
-        ops.node.config_dump().to_string(),
+        ops.dump().to_string(),
     )
         .into_response()
 }
 
 impl Ops {
+    pub(crate) fn new(
+        credential: SecretString,
+        node: Option<Handle>,
+        control_plane: Option<Arc<ControlPlane>>,
+        lines: Vec<Line>,
+    ) -> Self {
+        Self {
+            node,
+            control_plane,
+            credential,
+            lines,
+        }
+    }
+
+    /// What is ready, or why it is not.
+    async fn readiness(&self) -> Result<String, String> {
+        let mut said = Vec::new();
+        if let Some(node) = &self.node {
+            let age = node.age().map(|age| format!(", {} s old", age.as_secs()));
+            let state = format!("{}{}", node.state().as_str(), age.unwrap_or_default());
+            if node.can_serve() && !node.is_ready() {
+                let (schedule, open) = (node.schedule().as_str(), node.open_requests());
+                return Err(format!("the node is {schedule}, with {open} open requests"));
+            }
+            if !node.is_ready() {
+                return Err(format!("the node is {state}"));
+            }
+            said.push(format!("the node is {state} at {}", node.version()));
+        }
+        if let Some(control_plane) = &self.control_plane {
+            let answers = control_plane.is_ready().await;
+            answers.map_err(|error| error.to_string())?;
+            if self.node.is_none() {
+                said.push("the store answers".to_owned());
+            }
+        }
+        Ok(said.join(", "))
+    }
+
+    /// What is in force: the node's configuration, and the settings of the process.
+    fn dump(&self) -> Value {
+        let node = self.node.as_ref().map(Handle::config_dump);
+        let mut dump = node.unwrap_or_else(|| json!({}));
+        let settings: BTreeMap<&str, &str> = self
+            .lines
+            .iter()
+            .map(|line| (line.name, line.value.as_str()))
+            .collect();
+        if let Some(dump) = dump.as_object_mut() {
+            dump.insert("settings".to_owned(), json!(settings));
+            if let Some(control_plane) = &self.control_plane {
+                let (id, authority) = (
+                    control_plane.deployment_id(),
+                    control_plane.authority().fingerprint(),
+                );
+                dump.insert("deployment_id".to_owned(), json!(id));
+                dump.insert("authority".to_owned(), json!(authority));
+            }
+        }
+        dump
+    }
+
     fn admits(&self, peer: SocketAddr, headers: &HeaderMap) -> bool {
         let given = headers
             .get(header::AUTHORIZATION)
@@ -152,7 +195,7 @@ fn is_local_name(headers: &HeaderMap) -> bool {
 fn refused() -> Response {
     (
         StatusCode::UNAUTHORIZED,
-        "off this machine, send `Authorization: Bearer <admin credential>`\n",
+        "off this machine, send `Authorization: Bearer <admin credential>`, or what the file `ops-credential` of a node that runs alone says\n",
     )
         .into_response()
 }
