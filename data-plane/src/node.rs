@@ -352,7 +352,7 @@ impl Handle {
             self.shared.keys.counters(),
             self.shared.events.counters(),
         );
-        let counters: [(&str, &str, &AtomicU64); 16] = [
+        let counters: [(&str, &str, &AtomicU64); 17] = [
             (
                 "xai_config_applied_total",
                 "Configurations put in force.",
@@ -433,6 +433,11 @@ impl Handle {
                 "Usage events lost; anything but 0 is an alarm.",
                 &events.lost,
             ),
+            (
+                "xai_usage_events_set_aside_total",
+                "Usage events of this process in event files that were set aside; anything but 0 is an alarm.",
+                &events.set_aside_events,
+            ),
         ];
         for (name, help, value) in counters {
             metrics::head(out, name, "counter", help);
@@ -440,6 +445,11 @@ impl Handle {
         }
         let (known_keys, known_accounts) = self.shared.keys.remembered();
         let gauges = [
+            (
+                "xai_usage_files_set_aside",
+                "Event files that were set aside, since the start or before; anything but 0 is an alarm.",
+                events.set_aside_files.load(Ordering::Relaxed),
+            ),
             (
                 "xai_keys_preloaded",
                 "Virtual keys in the table of the node.",

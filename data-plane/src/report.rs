@@ -2,7 +2,8 @@
 //!
 //! Invariants: a request never waits for any of it. A batch is sent only once it is durable here, and its bytes never change
 //! after it got its number (law 5). What is durable is sent until the control plane says that it is durable there, also by the
-//! next start of the node; the files stay as history. An event is in one batch only (law 18).
+//! next start of the node; the files stay as history. What can never be sent is set aside, loudly, and the node goes on in a fresh
+//! epoch. An event is in one batch only (law 18).
 //!
 //! What is not durable yet waits in memory. It is not bounded by itself: an event cannot be refused after the money was spent.
 //! In practice the requests admitted within one flush bound it, and while the disk is full the number that waits is an alarm.
@@ -11,6 +12,7 @@ mod batch;
 mod delivery;
 pub mod disk;
 mod event;
+mod fault;
 mod files;
 mod frame;
 pub mod memory_disk;
@@ -20,6 +22,8 @@ mod recent;
 mod reporter;
 mod retention;
 mod sender;
+mod set_aside;
+mod stream;
 mod work;
 mod writer;
 

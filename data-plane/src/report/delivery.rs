@@ -5,43 +5,41 @@
 //! counted twice (law 4).
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
 };
 
-use bytes::Bytes;
 use proxyxai_proto::usage::v1::{
-    Register, ReportRequest, ReportResponse, report_request, report_response,
+    Register, ReportResponse, report_request, report_response,
     usage_service_client::UsageServiceClient,
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Duration, Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
 use super::{
     disk::Disk,
+    fault::{DeliveryFault, Verdict},
     files::Epoch,
     progress::Progress,
-    reader::{ReadError, Reader, Stored, close_epoch},
+    reader::{ReadError, close_epoch},
     recent::Recent,
-    sender::ReportCounters,
+    set_aside,
+    stream::{PATIENCE, Stream, send},
     work::FileWork,
     writer::Durable,
 };
 use crate::config::{ControlPlanes, backoff::Backoff};
 
-/// Batches that may be under way.
-const WINDOW: u64 = 8;
 /// Messages that may wait to be sent: what is under way, and what is sent again after a gap.
 const OUTGOING: usize = 32;
-/// How long the control plane may take to answer while batches are under way.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two fresh epochs of one start, so that a control plane that refuses everything does not get one for each batch.
+const ANEW: Duration = Duration::from_secs(600);
 
 /// Sends all epochs.
 pub(super) struct Delivery {
@@ -58,6 +56,14 @@ pub(super) struct Delivery {
     pub(super) current: Epoch,
     /// The last batch of the current epoch that was ever sent.
     pub(super) sent: AtomicU64,
+    /// Tells the writer which epoch to leave.
+    pub(super) leave: watch::Sender<u64>,
+    /// Epochs of which files are set aside.
+    pub(super) aside: BTreeSet<Epoch>,
+    /// What was found once. It is believed when it is found again, by another control plane if there is one.
+    pub(super) suspect: Option<(Epoch, Verdict)>,
+    /// When the current epoch may be left.
+    pub(super) anew_at: Instant,
 }
 
 impl Delivery {
@@ -70,8 +76,8 @@ impl Delivery {
         for epoch in earlier {
             self.replay(epoch).await;
         }
-        let epoch = self.current.clone();
         loop {
+            let epoch = self.current.clone();
             let acknowledged = self.progress.acknowledged(&epoch);
             let news = durable
                 .wait_for(|durable| durable.last || durable.through > acknowledged)
@@ -81,9 +87,15 @@ impl Delivery {
             if news.through <= acknowledged {
                 return;
             }
-            match self.deliver(&epoch, &mut durable).await {
-                Ok(()) => return,
-                Err(fault) => self.wait(&epoch, &fault).await,
+            let Err(fault) = self.deliver(&epoch, &mut durable).await else {
+                return;
+            };
+            let bad = fault.verdict().filter(|bad| bad.ends_the_current());
+            let hopeless = bad.is_some_and(|bad| self.confirms(&epoch, bad));
+            if !hopeless || Instant::now() < self.anew_at {
+                self.wait(&epoch, &fault).await;
+            } else if !self.begin_anew(&fault, &mut durable).await {
+                return;
             }
         }
     }
@@ -94,19 +106,98 @@ impl Delivery {
             let fault = match self.replay_once(&epoch).await {
                 Ok(()) => {
                     self.progress.finish(&epoch);
-                    let counters = &self.intake.counters;
-                    counters.unreported_starts.fetch_sub(1, Ordering::Relaxed);
+                    if !self.aside.contains(&epoch) {
+                        let counters = &self.intake.counters;
+                        counters.unreported_starts.fetch_sub(1, Ordering::Relaxed);
+                    }
                     return;
                 }
                 Err(fault) => fault,
             };
-            if fault.is_final() {
-                self.note_missing(&fault);
-                tracing::error!(epoch = epoch.number, node = %epoch.node, %fault, "set an earlier epoch aside; its event files stay");
-                return;
+            match fault.verdict() {
+                Some(bad) if self.confirms(&epoch, bad) => {
+                    if bad.sets_aside() {
+                        self.set_aside(epoch, &fault).await;
+                    } else {
+                        tracing::error!(epoch = epoch.number, node = %epoch.node, %fault, "usage of an earlier start is not reported; its event files stay");
+                    }
+                    return;
+                }
+                Some(_) | None => self.wait(&epoch, &fault).await,
             }
-            self.wait(&epoch, &fault).await;
         }
+    }
+
+    /// Whether this was found before. If not, another control plane is asked next.
+    fn confirms(&mut self, epoch: &Epoch, bad: Verdict) -> bool {
+        let found = Some((epoch.clone(), bad));
+        if self.suspect == found {
+            return true;
+        }
+        self.suspect = found;
+        self.failures = 1;
+        false
+    }
+
+    /// The batch of an epoch that was refused last; 0 when none was.
+    pub(super) fn suspected(&self, epoch: &Epoch) -> u64 {
+        match &self.suspect {
+            Some((of, Verdict::Refused(sequence))) if of == epoch => *sequence,
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Leaves the current epoch: the writer first, so that nothing is added to the files that are set aside then. False when the
+    /// writer ended before it came to that; then the next start finds the same, in an earlier epoch.
+    async fn begin_anew(
+        &mut self,
+        fault: &DeliveryFault,
+        durable: &mut watch::Receiver<Durable>,
+    ) -> bool {
+        let left = self.current.clone();
+        self.leave.send_replace(left.number);
+        let begun = durable
+            .wait_for(|durable| durable.last || durable.epoch != left.number)
+            .await
+            .map(|durable| durable.epoch);
+        let Some(number) = begun.ok().filter(|number| *number != left.number) else {
+            return false;
+        };
+        let now = Instant::now();
+        self.anew_at = now.checked_add(ANEW).unwrap_or(now);
+        self.current = Epoch {
+            number,
+            ..left.clone()
+        };
+        self.sent.store(0, Ordering::Relaxed);
+        let counters = &self.intake.counters;
+        counters.unreported_starts.fetch_add(1, Ordering::Relaxed);
+        self.set_aside(left, fault).await;
+        true
+    }
+
+    /// Puts the files of an epoch where nothing but people touches them.
+    async fn set_aside(&mut self, epoch: Epoch, fault: &DeliveryFault) {
+        let (disk, of) = (Arc::clone(&self.disk), epoch.clone());
+        let moved = self
+            .work
+            .run::<Vec<String>, io::Error>(move || set_aside::set_aside(&*disk, &of))
+            .await;
+        let counters = &self.intake.counters;
+        if let DeliveryFault::Read(ReadError::Missing { .. }) = fault {
+            counters.missing_batches.fetch_add(1, Ordering::Relaxed);
+        }
+        match moved {
+            Ok(files) => {
+                let count = u64::try_from(files.len()).unwrap_or(u64::MAX);
+                counters.set_aside_files.fetch_add(count, Ordering::Relaxed);
+                tracing::error!(node = %epoch.node, epoch = epoch.number, ?files, %fault, "set event files aside: usage in them is not booked; {}", set_aside::WHAT_TO_DO);
+            }
+            Err(error) => {
+                tracing::error!(node = %epoch.node, epoch = epoch.number, %fault, %error, "usage is not booked, and its event files could not be set aside; they stay, and the next start of the node tries again");
+            }
+        }
+        self.aside.insert(epoch);
     }
 
     async fn replay_once(&mut self, epoch: &Epoch) -> Result<(), DeliveryFault> {
@@ -120,6 +211,7 @@ impl Delivery {
             return Ok(());
         }
         let (_ended, mut durable) = watch::channel(Durable {
+            epoch: epoch.number,
             through,
             last: true,
         });
@@ -131,19 +223,9 @@ impl Delivery {
             .counters
             .disconnects
             .fetch_add(1, Ordering::Relaxed);
-        self.note_missing(fault);
         let wait = self.backoff.next_wait();
         tracing::warn!(epoch = epoch.number, %fault, wait_ms = wait.as_millis(), "usage is not being reported; trying again");
         sleep(wait).await;
-    }
-
-    fn note_missing(&self, fault: &DeliveryFault) {
-        if let DeliveryFault::Read(ReadError::Missing { .. }) = fault {
-            self.intake
-                .counters
-                .missing_batches
-                .fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// One stream: ends well when the last batch is acknowledged.
@@ -165,12 +247,13 @@ impl Delivery {
         let mut responses = timeout(PATIENCE, opening)
             .await
             .map_err(|_| DeliveryFault::Silent)?
-            .map_err(Box::new)?
+            .map_err(|status| self.turned_away(epoch, status))?
             .into_inner();
         let first = timeout(PATIENCE, responses.message())
             .await
-            .map_err(|_| DeliveryFault::Silent)?;
-        let report_response::Message::Registered(registered) = read(first)? else {
+            .map_err(|_| DeliveryFault::Silent)?
+            .map_err(|status| self.turned_away(epoch, status))?;
+        let report_response::Message::Registered(registered) = read(Ok(first))? else {
             return Err(DeliveryFault::OutOfOrder);
         };
         let sent = if *epoch == self.current {
@@ -184,7 +267,10 @@ impl Delivery {
                 sent,
             });
         }
-        self.backoff.reset();
+        // What is refused is asked for less and less often.
+        if self.suspected(epoch) == 0 {
+            self.backoff.reset();
+        }
         self.failures = 0;
         let mut stream = Stream::new(self, epoch, registered.applied_through, requests);
         loop {
@@ -196,175 +282,29 @@ impl Delivery {
             let (waiting, due) = (stream.is_waiting(), stream.due);
             tokio::select! {
                 biased;
-                answer = responses.message() => stream.take(read(answer)?)?,
+                answer = responses.message() => {
+                    let answer = read(answer).map_err(|fault| stream.blame(fault))?;
+                    stream.take(answer)?;
+                }
                 changed = durable.changed(), if !now.last => changed.map_err(|_| DeliveryFault::Closed)?,
                 () = sleep_until(due), if waiting => return Err(DeliveryFault::Silent),
             }
         }
     }
-}
 
-/// The state of one stream.
-struct Stream<'a> {
-    delivery: &'a Delivery,
-    epoch: &'a Epoch,
-    requests: mpsc::Sender<ReportRequest>,
-    /// Comes and goes with work on files.
-    reader: Option<Reader>,
-    read: VecDeque<Stored>,
-    acknowledged: u64,
-    sent: u64,
-    /// The gap that was answered last.
-    rewound_to: u64,
-    /// When an answer is overdue, if anything is under way.
-    due: Instant,
-}
-
-impl<'a> Stream<'a> {
-    fn new(
-        delivery: &'a Delivery,
-        epoch: &'a Epoch,
-        acknowledged: u64,
-        requests: mpsc::Sender<ReportRequest>,
-    ) -> Self {
-        let mut stream = Self {
-            delivery,
-            epoch,
-            requests,
-            reader: None,
-            read: VecDeque::new(),
-            acknowledged,
-            sent: acknowledged,
-            rewound_to: 0,
-            due: due(),
-        };
-        stream.note_acknowledged();
-        stream.rewind(acknowledged.saturating_add(1));
-        stream
-    }
-
-    /// Whether an answer must come.
-    fn is_waiting(&self) -> bool {
-        self.sent > self.acknowledged
-    }
-
-    /// Sends as much as the window has room for.
-    async fn fill(&mut self, through: u64) -> Result<(), DeliveryFault> {
-        while self.sent < through && self.sent.saturating_sub(self.acknowledged) < WINDOW {
-            let sequence = self.sent.saturating_add(1);
-            let current = *self.epoch == self.delivery.current;
-            let recent = current.then(|| self.delivery.recent.get(sequence));
-            let batch = match recent.flatten() {
-                Some(batch) => batch,
-                None => self.read(sequence).await?,
-            };
-            send(&self.requests, report_request::Message::Batch(batch))?;
-            if !self.is_waiting() {
-                self.due = due();
-            }
-            self.sent = sequence;
-            if current {
-                self.delivery.sent.fetch_max(self.sent, Ordering::Relaxed);
-            } else {
-                self.delivery
-                    .intake
-                    .counters
-                    .replayed_batches
-                    .fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        Ok(())
-    }
-
-    /// A batch from the files.
-    async fn read(&mut self, sequence: u64) -> Result<Bytes, DeliveryFault> {
-        if self.read.front().map(|stored| stored.sequence) != Some(sequence) {
-            let mut reader = self.reader_at(sequence);
-            let read = move || reader.read().map(|batches| (reader, batches));
-            let (reader, batches) = self.delivery.work.run::<_, ReadError>(read).await?;
-            self.reader = Some(reader);
-            self.read = batches.into();
-        }
-        match self.read.pop_front() {
-            Some(stored) => Ok(stored.payload),
-            None => Err(ReadError::Missing { sequence }.into()),
+    /// Why an epoch cannot be reported at all.
+    fn turned_away(&self, epoch: &Epoch, status: Status) -> DeliveryFault {
+        let why = status.message().to_owned();
+        let of_another = epoch.node != self.current.node;
+        if status.code() == Code::InvalidArgument {
+            DeliveryFault::Refused { sequence: 0, why }
+        } else if status.code() == Code::PermissionDenied && of_another {
+            let node = epoch.node.to_string();
+            DeliveryFault::NotOurs { node, why }
+        } else {
+            Box::new(status).into()
         }
     }
-
-    /// The reader that stands there, or a new one where batches were sent meanwhile that need not be read.
-    fn reader_at(&mut self, sequence: u64) -> Reader {
-        let there = self.reader.take();
-        there
-            .filter(|reader| reader.next() == sequence)
-            .unwrap_or_else(|| {
-                let disk = Arc::clone(&self.delivery.disk);
-                Reader::new(disk, self.epoch.clone(), sequence)
-            })
-    }
-
-    fn take(&mut self, answer: report_response::Message) -> Result<(), DeliveryFault> {
-        match answer {
-            report_response::Message::Ack(ack) if ack.epoch == self.epoch.number => {
-                if ack.applied_through > self.sent {
-                    return Err(DeliveryFault::OutOfOrder);
-                }
-                if ack.applied_through > self.acknowledged {
-                    self.acknowledged = ack.applied_through;
-                    self.due = due();
-                    self.note_acknowledged();
-                }
-                Ok(())
-            }
-            report_response::Message::Gap(gap) if gap.epoch == self.epoch.number => {
-                if gap.expected == 0 || gap.expected > self.sent {
-                    return Err(DeliveryFault::OutOfOrder);
-                }
-                // Every batch that was under way behind the missing one asks for it again; once is enough.
-                if gap.expected != self.rewound_to {
-                    self.rewound_to = gap.expected;
-                    self.rewind(gap.expected);
-                }
-                Ok(())
-            }
-            report_response::Message::Ack(_)
-            | report_response::Message::Gap(_)
-            | report_response::Message::Registered(_) => Err(DeliveryFault::OutOfOrder),
-        }
-    }
-
-    /// Goes on sending from this batch.
-    fn rewind(&mut self, sequence: u64) {
-        self.read.clear();
-        self.sent = sequence.saturating_sub(1);
-        self.acknowledged = self.acknowledged.min(self.sent);
-    }
-
-    fn note_acknowledged(&self) {
-        let counters: &ReportCounters = &self.delivery.intake.counters;
-        let current = *self.epoch == self.delivery.current;
-        if current {
-            self.delivery.recent.forget(self.acknowledged);
-        }
-        self.delivery
-            .progress
-            .acknowledge(self.epoch, self.acknowledged, current, counters);
-    }
-}
-
-fn due() -> Instant {
-    let now = Instant::now();
-    now.checked_add(PATIENCE).unwrap_or(now)
-}
-
-fn send(
-    requests: &mpsc::Sender<ReportRequest>,
-    message: report_request::Message,
-) -> Result<(), DeliveryFault> {
-    requests
-        .try_send(ReportRequest {
-            message: Some(message),
-        })
-        .map_err(|_| DeliveryFault::Stuck)
 }
 
 fn read(
@@ -375,53 +315,4 @@ fn read(
         .ok_or(DeliveryFault::Closed)?
         .message
         .ok_or(DeliveryFault::OutOfOrder)
-}
-
-/// Why a report stream ended before everything was acknowledged.
-#[derive(Debug, thiserror::Error)]
-enum DeliveryFault {
-    /// An answer that cannot be, at this place.
-    #[error("the control plane sent a message out of order")]
-    OutOfOrder,
-    /// No answer came while one was due.
-    #[error("the control plane does not answer")]
-    Silent,
-    /// The connection takes nothing more.
-    #[error("the connection to the control plane is stuck or gone")]
-    Stuck,
-    /// The other end went away in good order.
-    #[error("the control plane ended the stream")]
-    Closed,
-    /// Somebody else reports under this node's id and epoch.
-    #[error(
-        "the control plane has batch {applied} of an epoch of which this node sent {sent}: its data directory was copied, or put \
-         back from a backup; give the node a new id"
-    )]
-    Foreign {
-        /// What the control plane has.
-        applied: u64,
-        /// What was sent from here.
-        sent: u64,
-    },
-    /// A batch cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The call failed, or the connection.
-    #[error("the stream failed: {} ({:?})", .0.message(), .0.code())]
-    Rpc(#[from] Box<tonic::Status>),
-}
-
-impl DeliveryFault {
-    /// Whether trying again leads to the same, so that an earlier epoch must not hold up the current one.
-    fn is_final(&self) -> bool {
-        match self {
-            Self::Foreign { .. } | Self::Read(ReadError::Missing { .. }) => true,
-            Self::Rpc(status) => status.code() == Code::InvalidArgument,
-            Self::OutOfOrder
-            | Self::Silent
-            | Self::Stuck
-            | Self::Closed
-            | Self::Read(ReadError::Disk(_)) => false,
-        }
-    }
 }

@@ -1,6 +1,7 @@
-//! The event files of a node: `<node>-<epoch>-<first sequence>.log`, one epoch per start, and `<node>.epoch` that names the newest epoch.
+//! The event files of a node: `<node>-<epoch>-<first sequence>.log`, one epoch per start (and one more whenever the current one cannot be
+//! reported any further), and `<node>.epoch` that names the newest epoch.
 //!
-//! Invariants: the number of an epoch is durable before the epoch is used, and higher than that of any file, so no two starts number
+//! Invariants: the number of an epoch is durable before the epoch is used, and higher than that of any file, so no two epochs number
 //! a batch alike. A batch that was appended successfully is durable, and its bytes never change (law 5). After a crash at any
 //! point a file holds a prefix of what was appended and all that was synced (law 19).
 
@@ -10,13 +11,13 @@ use bytes::Bytes;
 use prost::Message as _;
 use proxyxai_proto::usage::v1::UsageBatch;
 
-use super::{batch::Encoded, disk::Disk, frame};
+use super::{batch::Encoded, disk::Disk, frame, set_aside};
 
 /// A file that has reached this size gets no more batches.
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 const SUFFIX: &str = ".log";
 
-/// One start of one node.
+/// One start of one node, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Epoch {
     pub(super) node: Arc<str>,
@@ -114,16 +115,9 @@ impl Journal {
             .map(|segment| segment.epoch)
             .collect();
         earlier.dedup();
-        let of_files = earlier
-            .iter()
-            .filter(|epoch| *epoch.node == *node)
-            .map(|epoch| epoch.number)
-            .max();
-        let number = match of_files.max(stored_epoch(&*disk, node)?) {
+        let number = match last_epoch(&*disk, node)? {
             None => first,
-            Some(last) => last
-                .checked_add(1)
-                .ok_or_else(|| io::Error::other("the epochs of this node are used up"))?,
+            Some(last) => after(last)?,
         };
         store_epoch(&*disk, node, number)?;
         let epoch = Epoch {
@@ -139,6 +133,22 @@ impl Journal {
             },
             earlier,
         ))
+    }
+
+    /// Leaves the epoch for a fresh one, which it names. Only while every batch that has a number is durable.
+    ///
+    /// # Errors
+    /// The disk fails, or the count of starts cannot be read; then the epoch is still the one of before.
+    pub(super) fn begin_anew(&mut self) -> io::Result<Epoch> {
+        let last = last_epoch(&*self.disk, &self.epoch.node)?.unwrap_or_default();
+        let number = after(last.max(self.epoch.number))?;
+        store_epoch(&*self.disk, &self.epoch.node, number)?;
+        self.epoch = Epoch {
+            node: Arc::clone(&self.epoch.node),
+            number,
+        };
+        (self.next, self.open) = (1, None);
+        Ok(self.epoch.clone())
     }
 
     /// The epoch that batches are numbered in.
@@ -225,6 +235,23 @@ impl Journal {
             tracing::warn!(file = open.name, %error, "could not cut an event file after a failed write");
         }
     }
+}
+
+/// The highest epoch of a node that there is a trace of.
+fn last_epoch(disk: &dyn Disk, node: &str) -> io::Result<Option<u64>> {
+    let aside = set_aside::list(disk)?;
+    let of_files = segments(disk)?
+        .into_iter()
+        .chain(aside)
+        .filter(|segment| *segment.epoch.node == *node)
+        .map(|segment| segment.epoch.number)
+        .max();
+    Ok(of_files.max(stored_epoch(disk, node)?))
+}
+
+fn after(last: u64) -> io::Result<u64> {
+    last.checked_add(1)
+        .ok_or_else(|| io::Error::other("the epochs of this node are used up"))
 }
 
 fn epoch_file(node: &str) -> String {

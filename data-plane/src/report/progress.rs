@@ -23,7 +23,7 @@ struct State {
     marks: VecDeque<Mark>,
 }
 
-/// Up to this batch, so many events were durable at this time.
+/// Up to this batch, so many events that were not set aside were durable at this time.
 #[derive(Clone, Copy)]
 struct Mark {
     sequence: u64,
@@ -32,7 +32,7 @@ struct Mark {
 }
 
 impl Progress {
-    /// So many events in all became durable, the last of them in this batch.
+    /// So many events in all became durable that were not set aside, the last of them in this batch.
     pub(super) fn written(
         &self,
         sequence: u64,
@@ -80,6 +80,17 @@ impl Progress {
             }
             note_oldest(&state, counters);
         }
+    }
+
+    /// What is not acknowledged of the current epoch never will be: it is set aside, and another epoch follows.
+    pub(super) fn begin_anew(&self, counters: &ReportCounters) {
+        let mut state = self.state();
+        state.marks.clear();
+        note_oldest(&state, counters);
+        let reported = counters.acknowledged.load(Ordering::Relaxed);
+        let durable = counters.durable.load(Ordering::Relaxed);
+        let never = durable.saturating_sub(reported);
+        counters.set_aside_events.store(never, Ordering::Relaxed);
     }
 
     /// All of the epoch is durable at the control plane, whatever its files hold.

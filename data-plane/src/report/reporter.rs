@@ -1,7 +1,7 @@
 //! Puts the report together: what writes, what sends, and how both end.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     sync::{
         Arc, Mutex,
@@ -11,7 +11,10 @@ use std::{
 };
 
 use proxyxai_core::ports::{Clock, Random};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,6 +25,7 @@ use super::{
     progress::Progress,
     recent::Recent,
     sender::{EventSender, channel},
+    set_aside,
     work::FileWork,
     writer::{Durable, Writer},
 };
@@ -66,11 +70,28 @@ pub fn open<E: Event>(
     let (journal, earlier) =
         Journal::open(Arc::clone(&ports.disk), node_id, first).map_err(OpenError)?;
     let (sender, events) = channel();
-    let starts = u64::try_from(earlier.len()).unwrap_or(u64::MAX);
+    let aside = set_aside::list(&*ports.disk).map_err(OpenError)?;
+    let names: Vec<String> = aside.iter().map(set_aside::aside).collect();
+    if !names.is_empty() {
+        tracing::error!(
+            files = ?names,
+            "there are event files that are set aside: usage in them is not booked; {}",
+            set_aside::WHAT_TO_DO
+        );
+    }
+    let aside: BTreeSet<Epoch> = aside.into_iter().map(|segment| segment.epoch).collect();
+    let starts = earlier.iter().chain(&aside).collect::<BTreeSet<_>>().len();
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let counters = &events.shared.counters;
-    counters.unreported_starts.store(starts, Ordering::Relaxed);
+    counters
+        .unreported_starts
+        .store(count(starts), Ordering::Relaxed);
+    counters
+        .set_aside_files
+        .store(count(names.len()), Ordering::Relaxed);
     let (epoch, progress) = (journal.epoch().clone(), Arc::new(Progress::default()));
     let recent = Arc::new(Recent::default());
+    let (leave, left) = watch::channel(0);
     let delivery = Delivery {
         planes: ports.planes,
         failures: 0,
@@ -82,6 +103,10 @@ pub fn open<E: Event>(
         intake: Arc::clone(&events.shared),
         current: epoch.clone(),
         sent: AtomicU64::new(0),
+        leave,
+        aside,
+        suspect: None,
+        anew_at: Instant::now(),
     };
     let journal = Arc::new(Mutex::new(journal));
     let writer = Writer {
@@ -94,6 +119,8 @@ pub fn open<E: Event>(
         progress,
         recent,
         keep,
+        leave: left,
+        leave_at: Instant::now(),
     };
     Ok((
         sender,
@@ -106,7 +133,7 @@ pub fn open<E: Event>(
 }
 
 impl<E: Event> Reporter<E> {
-    /// The number of this start.
+    /// The epoch that this start began in.
     pub fn epoch(&self) -> u64 {
         self.writer.epoch.number
     }
@@ -114,7 +141,10 @@ impl<E: Event> Reporter<E> {
     /// Runs until `shutdown`; then writes what was handed in so far, and waits at most ten seconds for the control plane to
     /// acknowledge it. What it does not acknowledge is sent at the next start. Cancel only after the last event was handed in.
     pub async fn run(self, shutdown: CancellationToken) {
-        let (durable, progress) = watch::channel(Durable::default());
+        let (durable, progress) = watch::channel(Durable {
+            epoch: self.epoch(),
+            ..Durable::default()
+        });
         let writing = self.writer.run(shutdown, durable);
         let delivering = async {
             tokio::select! {

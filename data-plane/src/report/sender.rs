@@ -38,8 +38,13 @@ pub struct ReportCounters {
     pub disconnects: AtomicU64,
     /// Handed in after the reporter had stopped, or not durable when it had to: lost.
     pub lost: AtomicU64,
-    /// Earlier starts of which not all is known to be durable at the control plane.
+    /// Earlier epochs (starts, but for those that one start left) of which not all is known to be durable at the control plane, those
+    /// of which files are set aside included.
     pub unreported_starts: AtomicU64,
+    /// Event files that are set aside, since the start or before.
+    pub set_aside_files: AtomicU64,
+    /// Events of this process in files that were set aside; at most a flush too many, of which a part was acknowledged.
+    pub set_aside_events: AtomicU64,
     /// Batches that the files do not hold any more although the control plane misses them.
     pub missing_batches: AtomicU64,
     /// Unix milliseconds since when the oldest unacknowledged batch of this start is durable here; 0 when there is none.
@@ -110,7 +115,9 @@ impl<E> EventSender<E> {
     pub(crate) fn unreported(&self) -> u64 {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let counters = &self.shared.counters;
-        let done = count(&counters.acknowledged).saturating_add(count(&counters.lost));
+        let done = count(&counters.acknowledged)
+            .saturating_add(count(&counters.lost))
+            .saturating_add(count(&counters.set_aside_events));
         count(&counters.queued).saturating_sub(done)
     }
 

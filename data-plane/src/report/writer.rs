@@ -1,7 +1,7 @@
 //! Makes events durable: takes them from the cores, cuts batches, writes and syncs, and says how far it is.
 //!
 //! Invariants: batches that cannot be written are kept, with their numbers, until they can; meanwhile further events wait in
-//! memory, and nobody who hands events in waits. At shutdown it takes all that was handed in before it says that it is done.
+//! memory, and nobody who hands events in waits. The epoch changes only between two flushes, when all that has a number is durable. At shutdown it takes all that was handed in before it says that it is done.
 
 use std::{
     io,
@@ -42,6 +42,8 @@ const LAST_TRY: Duration = Duration::from_secs(10);
 /// How far the current epoch is durable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Durable {
+    /// The current epoch.
+    pub(super) epoch: u64,
     /// The last durable batch.
     pub(super) through: u64,
     /// Nothing follows any more.
@@ -70,6 +72,10 @@ pub(super) struct Writer<E> {
     pub(super) progress: Arc<Progress>,
     pub(super) recent: Arc<Recent>,
     pub(super) keep: Duration,
+    /// The epoch that cannot be reported any further.
+    pub(super) leave: watch::Receiver<u64>,
+    /// When it may be left: not at once after that failed.
+    pub(super) leave_at: Instant,
 }
 
 impl<E: Event> Writer<E> {
@@ -82,12 +88,17 @@ impl<E: Event> Writer<E> {
         let intake = Arc::clone(&self.events.shared);
         let mut clean_at = Instant::now();
         while !shutdown.is_cancelled() {
+            let epoch = self.epoch.number;
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
                 () = sleep_until(clean_at) => {
                     self.clean().await;
                     clean_at = Instant::now().checked_add(CLEAN).unwrap_or(clean_at);
+                    continue;
+                }
+                () = wanted(&mut self.leave, epoch, self.leave_at) => {
+                    self.begin_anew(&durable).await;
                     continue;
                 }
                 () = intake.some() => tokio::select! {
@@ -104,6 +115,39 @@ impl<E: Event> Writer<E> {
         }
         while self.flush(&shutdown, &durable).await == Flushed::Some {}
         durable.send_modify(|durable| durable.last = true);
+    }
+
+    /// Goes on in a fresh epoch, whose number is durable before anything is written in it. Should that fail, the one of before is
+    /// written until it succeeds.
+    async fn begin_anew(&mut self, durable: &watch::Sender<Durable>) {
+        let journal = Arc::clone(&self.journal);
+        let begin = move || {
+            journal
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .begin_anew()
+        };
+        let counters = &self.events.shared.counters;
+        match self.work.run::<Epoch, io::Error>(begin).await {
+            Ok(epoch) => {
+                tracing::warn!(
+                    left = self.epoch.number,
+                    epoch = epoch.number,
+                    "usage goes on in a fresh epoch"
+                );
+                self.epoch = epoch;
+                self.progress.begin_anew(counters);
+                self.recent.forget(u64::MAX);
+                let epoch = self.epoch.number;
+                durable.send_modify(|durable| (durable.epoch, durable.through) = (epoch, 0));
+            }
+            Err(error) => {
+                counters.disk_failures.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, "cannot begin a fresh epoch of usage; trying again");
+                let now = Instant::now();
+                self.leave_at = now.checked_add(RETRY).unwrap_or(now);
+            }
+        }
     }
 
     /// Writes what was handed in so far, at most some thousands of it.
@@ -180,7 +224,10 @@ impl<E: Event> Writer<E> {
         let counters = &self.events.shared.counters;
         let (last, after) = (
             batches.last().map_or(0, |batch| batch.sequence),
-            counters.durable.load(Ordering::Relaxed),
+            counters
+                .durable
+                .load(Ordering::Relaxed)
+                .saturating_sub(counters.set_aside_events.load(Ordering::Relaxed)),
         );
         self.progress
             .written(last, after, self.clock.unix_ms(), counters);
@@ -199,4 +246,14 @@ impl<E: Event> Writer<E> {
             tracing::warn!(%error, "cannot delete old event files");
         }
     }
+}
+
+/// Waits until this epoch is to be left, and may be.
+async fn wanted(leave: &mut watch::Receiver<u64>, epoch: u64, not_before: Instant) {
+    let asked = leave.wait_for(|left| *left == epoch).await.is_ok();
+    if !asked {
+        // Nobody sends any more.
+        std::future::pending::<()>().await;
+    }
+    sleep_until(not_before).await;
 }

@@ -9,12 +9,15 @@ use proxyxai_proto::usage::v1::{
     report_response,
 };
 use tokio::{sync::mpsc, task::JoinHandle};
+use tonic::Status;
 
 use super::*;
 use crate::{
     fakes::{Line, ReportStream, Still, usage_plane},
     report::{EventSender, MemoryDisk},
 };
+
+mod set_aside;
 
 /// What happens to one batch on its way.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +37,10 @@ struct Books {
     events: Vec<String>,
     seen: BTreeMap<(String, u64, u64), Vec<u8>>,
     fates: Vec<Fate>,
+    /// No batch is ever taken that holds an event whose id begins with this.
+    refused: Option<String>,
+    /// Nobody may report the epochs of this node.
+    denied: Option<String>,
 }
 
 type Shared = Arc<Mutex<Books>>;
@@ -63,6 +70,17 @@ impl Books {
         })
     }
 
+    /// Whether a batch is one that is never taken.
+    fn refuses(&self, batch: &UsageBatch) -> bool {
+        let holds = |id: &String| {
+            batch
+                .events
+                .iter()
+                .any(|event| event.request_id.starts_with(id))
+        };
+        self.refused.as_ref().is_some_and(holds)
+    }
+
     fn check_bytes(&mut self, batch: &UsageBatch) {
         let (name, bytes) = (
             (batch.node_id.clone(), batch.epoch, batch.sequence),
@@ -85,6 +103,11 @@ async fn serve_one(books: Shared, line: Line, mut stream: ReportStream) {
         let mut answers = Vec::new();
         match request.message.unwrap() {
             report_request::Message::Register(register) => {
+                if books.lock().unwrap().denied.as_ref() == Some(&register.node_id) {
+                    let refusal = Status::permission_denied("that is another node");
+                    let _node_may_be_gone = stream.to_node.send(Err(refusal)).await;
+                    return;
+                }
                 let name = (register.node_id, register.epoch);
                 let applied_through = books
                     .lock()
@@ -99,6 +122,11 @@ async fn serve_one(books: Shared, line: Line, mut stream: ReportStream) {
             }
             report_request::Message::Batch(batch) => {
                 let batch = UsageBatch::decode(batch).unwrap();
+                if books.lock().unwrap().refuses(&batch) {
+                    let refusal = Status::invalid_argument("too odd to be booked");
+                    let _node_may_be_gone = stream.to_node.send(Err(refusal)).await;
+                    return;
+                }
                 let mut books = books.lock().unwrap();
                 books.check_bytes(&batch);
                 let fate = books.fates.pop().unwrap_or(Fate::Applied);
@@ -141,8 +169,12 @@ struct Node {
 }
 
 fn boot(disk: &Arc<MemoryDisk>, line: &Line) -> Node {
+    boot_on(disk.clone(), line)
+}
+
+fn boot_on(disk: Arc<dyn Disk>, line: &Line) -> Node {
     let ports = Ports {
-        disk: disk.clone(),
+        disk,
         work: FileWork::Inline,
         planes: line.planes(),
         clock: Arc::new(Still),
