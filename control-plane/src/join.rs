@@ -321,6 +321,12 @@ impl Door {
         Ok(found.is_some_and(|(_, row)| row.removed))
     }
 
+    /// Whether a node ever joined under this id, also when it was removed since then.
+    pub(crate) async fn has_joined(&self, node: &str) -> Result<bool, Fault> {
+        let key = Key::Node(node.to_owned()).to_string();
+        Ok(self.store.get(&key).await?.is_some())
+    }
+
     /// Takes a node out of the deployment: its certificate and its renewal secret are refused from now on, all replicas end what it has
     /// open, and nobody gets its id again. Says whether there was any such node.
     pub(crate) async fn remove_node(&self, caller: &Caller, id: &str) -> Result<bool, Fault> {

@@ -2,6 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
+use proxyxai_core::access::Caller;
 use proxyxai_proto::usage::v1::{
     Register, Registered, ReportRequest, ReportResponse, UsageAck, UsageGap, report_request,
     report_response::Message, usage_service_server::UsageService,
@@ -15,7 +16,7 @@ use crate::{
     auth,
     books::{Applied, Books},
     config_service::{admitted, cut_off},
-    join::Door,
+    join::{Door, NODE_CREDENTIAL},
     orders::Orders,
     reported::Batch,
     status::Fault,
@@ -50,6 +51,7 @@ impl UsageService for UsageServer {
             Some(report_request::Message::Register(register)) => register,
             _ => return Err(Status::invalid_argument("a report begins with Register")),
         };
+        may_report(&self.door, &caller, &register.node_id).await?;
         // Whoever reports: of a node that was removed nothing is taken, so that its marks need not be kept.
         let of_it = self.orders.until_removed(&register.node_id);
         if self.door.is_removed(&register.node_id).await? {
@@ -68,6 +70,25 @@ impl UsageService for UsageServer {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// A node that shows a certificate is asked for its own usage. That of other nodes that joined, removed ones too, is theirs alone: who
+/// reported in their name could book what they never did, and have what they did taken for a repetition. An id that never joined may be that of
+/// earlier starts of the same data directory.
+async fn may_report(door: &Door, caller: &Caller, of: &str) -> Result<(), Status> {
+    match caller.credential.strip_prefix(NODE_CREDENTIAL) {
+        Some(named) if named != of && door.has_joined(of).await? => {
+            tracing::warn!(
+                node = named,
+                of,
+                "a node may not report the usage of another one"
+            );
+            Err(Status::permission_denied(format!(
+                "the certificate is of the node `{named}`, and the usage that of `{of}`, which joined by itself; its event files are taken from it alone"
+            )))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

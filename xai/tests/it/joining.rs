@@ -14,6 +14,9 @@ use proxyxai_proto::config::v1::{
     Hello, StreamRequest, config_service_client::ConfigServiceClient, stream_request,
     stream_response,
 };
+use proxyxai_proto::usage::v1::{
+    Register, ReportRequest, report_request, usage_service_client::UsageServiceClient,
+};
 use tokio_stream::StreamExt as _;
 use xai::system::SystemClock;
 
@@ -110,6 +113,31 @@ async fn says(
     Ok(first.and_then(|first| first.message))
 }
 
+/// What is answered to a report that is opened with the certificate of a node and is about this one.
+async fn reports(
+    gateway: &Gateway,
+    token: &JoinToken,
+    certificate: &Arc<ClientIdentity>,
+    of: &str,
+) -> Result<(), tonic::Code> {
+    let identity = Some(Arc::clone(certificate));
+    let channel =
+        control_tls::channel(&gateway.grpc.to_string(), token.authority, identity).unwrap();
+    let register = report_request::Message::Register(Register {
+        node_id: of.to_owned(),
+        epoch: 1,
+    });
+    let register = ReportRequest {
+        message: Some(register),
+    };
+    let requests = tokio_stream::iter([register]).chain(tokio_stream::pending());
+    let answers = UsageServiceClient::new(channel).report(requests).await;
+    let mut answers = answers.map_err(|status| status.code())?.into_inner();
+    let first = answers.message().await.map_err(|status| status.code())?;
+    assert!(first.is_some(), "{of}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_stream_names_the_node_of_its_certificate_until_that_is_removed() {
     let home = Home::new();
@@ -130,12 +158,28 @@ async fn a_stream_names_the_node_of_its_certificate_until_that_is_removed() {
     ));
     let other = says(&gateway, &token, a, "node-b").await;
     assert_eq!(other.err(), Some(tonic::Code::PermissionDenied));
+    // Nor does a node report in the name of another one that joined; what never joined may be an earlier self.
+    let denied = Some(tonic::Code::PermissionDenied);
+    for (certificate, of, refused) in [
+        (a, "node-a", None),
+        (a, "node-b", denied),
+        (b, "node-a", denied),
+        (b, "node-b", None),
+        (b, "node-before", None),
+    ] {
+        let said = reports(&gateway, &token, certificate, of).await;
+        assert_eq!(said.err(), refused, "{of}");
+    }
 
     // It never had a stream: what stands is that it joined.
     let removed = home.xai("node remove node-b").await;
     assert_eq!(removed.code, Some(0), "{removed:?}");
     let gone = says(&gateway, &token, b, "node-b").await;
     assert_eq!(gone.err(), Some(tonic::Code::Unauthenticated));
+    let gone = reports(&gateway, &token, b, "node-b").await;
+    assert_eq!(gone.err(), Some(tonic::Code::Unauthenticated));
+    let other = reports(&gateway, &token, a, "node-b").await;
+    assert_eq!(other.err(), denied);
     let nobody = home.xai("node remove node-b").await;
     assert!(nobody.err.contains("node-b"), "{nobody:?}");
     let trail = home.json("audit list").await.to_string();
