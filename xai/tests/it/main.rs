@@ -26,6 +26,7 @@ mod people;
 mod process;
 mod refusals;
 mod restore;
+mod set_aside;
 mod settings;
 mod structure;
 mod turmoil;
