@@ -58,8 +58,7 @@ pub fn run(
             &data,
             environment,
             sockets,
-            demo.as_ref(),
-            wanted,
+            (demo.as_ref(), wanted),
             lines,
             &logs,
         )
@@ -84,8 +83,7 @@ impl Gateway {
         data: &DataDir,
         environment: &Environment,
         sockets: Sockets,
-        demo: Option<&sim::Demo>,
-        wanted: Option<managed::Wanted>,
+        (demo, wanted): (Option<&sim::Demo>, Option<managed::Wanted>),
         lines: Vec<Line>,
         logs: &Logs,
     ) -> Result<Self, Failure> {
