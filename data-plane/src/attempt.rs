@@ -58,7 +58,7 @@ pub(crate) struct Call {
 /// An answer that goes to the client.
 pub(crate) enum Answer {
     /// Its body is still coming.
-    Coming(Box<Coming>),
+    Coming(Coming),
     /// It was kept whole: an error of the provider.
     Kept(Kept),
 }
@@ -69,7 +69,7 @@ pub(crate) struct Coming {
     /// What was read of the body already.
     pub(crate) first: Bytes,
     pub(crate) body: Incoming,
-    pub(crate) meter: Meter,
+    pub(crate) meter: Box<Meter>,
     /// Whether it is a stream of events.
     pub(crate) events: bool,
 }
@@ -218,7 +218,7 @@ async fn weigh(
     call: &Call,
     head: Head,
     body: Incoming,
-    mut meter: Meter,
+    mut meter: Box<Meter>,
     first_byte: Deadline,
 ) -> Weighed {
     let status = head.status.as_u16();
@@ -230,10 +230,7 @@ async fn weigh(
         let kept = Box::pin(discard(head, body)).await;
         return Weighed::Discarded { end, detail, kept };
     }
-    let events = head
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let events = head.events;
     let coming = Coming {
         head,
         first: Bytes::new(),
@@ -244,7 +241,7 @@ async fn weigh(
     if events && call.facts.stream && status == 200 {
         return Box::pin(hold_back(cx, call, coming, first_byte)).await;
     }
-    Weighed::Answer(Answer::Coming(Box::new(coming)))
+    Weighed::Answer(Answer::Coming(coming))
 }
 
 /// Holds the head of a stream back until its first event shows whether the answer has begun. Until then the client has no byte of it, so
@@ -262,7 +259,7 @@ async fn hold_back(
             None => {
                 return lost(
                     cx,
-                    coming.meter,
+                    &mut coming.meter,
                     AttemptEnd::TimedOut,
                     "no event came in time",
                 );
@@ -271,7 +268,7 @@ async fn hold_back(
             Some(Some(Err(_))) => {
                 return lost(
                     cx,
-                    coming.meter,
+                    &mut coming.meter,
                     AttemptEnd::ConnectionLost,
                     "the stream broke off before its first event",
                 );
@@ -291,7 +288,7 @@ async fn hold_back(
             FirstEvent::NeedMore if whole.len() < ERROR_BODY => held = BytesMut::from(whole),
             FirstEvent::NeedMore | FirstEvent::Content => {
                 coming.first = whole;
-                return Weighed::Answer(Answer::Coming(Box::new(coming)));
+                return Weighed::Answer(Answer::Coming(coming));
             }
             FirstEvent::Error { status, body } => return first_error(cx, coming, status, body),
         }
@@ -299,13 +296,13 @@ async fn hold_back(
     if held.is_empty() {
         return lost(
             cx,
-            coming.meter,
+            &mut coming.meter,
             AttemptEnd::ConnectionLost,
             "the stream ended before its first event",
         );
     }
     coming.first = held.freeze();
-    Weighed::Answer(Answer::Coming(Box::new(coming)))
+    Weighed::Answer(Answer::Coming(coming))
 }
 
 trait FreezeWith {
@@ -319,7 +316,7 @@ impl FreezeWith for BytesMut {
     }
 }
 
-fn lost(cx: &Rc<Context>, mut meter: Meter, end: AttemptEnd, detail: &str) -> Weighed {
+fn lost(cx: &Rc<Context>, meter: &mut Meter, end: AttemptEnd, detail: &str) -> Weighed {
     if let Verdict::TryNext { why } = judge(end) {
         meter.settle_end(end, why);
         cx.counters.retried(why);

@@ -5,7 +5,10 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST,
+        USER_AGENT,
+    },
 };
 use proxyxai_core::route::provider::ProviderKind;
 
@@ -31,7 +34,13 @@ pub(crate) fn write_upstream(
     write(out, HOST, credential.host.as_bytes());
     let connection = Connection::of(client);
     for (name, value) in client {
-        if !stays_here(name.as_str()) && !connection.names(name) {
+        let stays = match *name {
+            // Nearly every request has these.
+            ACCEPT | CONTENT_TYPE | USER_AGENT => false,
+            AUTHORIZATION | CONTENT_LENGTH | HOST => true,
+            _ => stays_here(name.as_str()),
+        };
+        if !stays && !connection.names(name) {
             write(out, name, value.as_bytes());
         }
     }
