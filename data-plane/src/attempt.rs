@@ -6,11 +6,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
-    uri::PathAndQuery,
-};
+use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE, uri::PathAndQuery};
 use http_body_util::BodyExt as _;
 use proxyxai_core::{
     dialect::{
@@ -106,7 +102,17 @@ pub(crate) async fn run(
         };
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
             Ok((head, body, first_byte)) => {
-                match weigh(cx, call, head, body, meter, first_byte).await {
+                let coming = Coming {
+                    events: head.events,
+                    head,
+                    first: Bytes::new(),
+                    body,
+                    meter,
+                };
+                if goes_on(call, &coming) {
+                    return Ok(Answer::Coming(coming));
+                }
+                match Box::pin(weigh(cx, call, coming, first_byte)).await {
                     Weighed::Answer(answer) => return Ok(answer),
                     Weighed::Discarded { end, detail, kept } => (end, detail, kept),
                 }
@@ -196,8 +202,7 @@ fn write_head(call: &Call, provider: &Provider, upstream: UpstreamKeyIndex) -> O
     }
     headers::write_upstream(&mut head, &call.headers, provider.kind, credential);
     if call.method != Method::GET {
-        let length = HeaderValue::from(call.body.len());
-        headers::write(&mut head, CONTENT_LENGTH, length.as_bytes());
+        headers::write_length(&mut head, call.body.len());
     }
     head.extend_from_slice(b"\r\n");
     Some(head)
@@ -213,35 +218,31 @@ enum Weighed {
     },
 }
 
-async fn weigh(
-    cx: &Rc<Context>,
-    call: &Call,
-    head: Head,
-    body: Incoming,
-    mut meter: Box<Meter>,
-    first_byte: Deadline,
-) -> Weighed {
-    let status = head.status.as_u16();
+/// Whether an answer goes to the client as it is, as nearly all do that are no streams.
+fn goes_on(call: &Call, coming: &Coming) -> bool {
+    let status = coming.head.status.as_u16();
+    let held_back = coming.events && call.facts.stream && status == 200;
+    !held_back && matches!(judge(AttemptEnd::Status(status)), Verdict::Return)
+}
+
+/// Judges an answer that is discarded or held back.
+async fn weigh(cx: &Rc<Context>, call: &Call, coming: Coming, first_byte: Deadline) -> Weighed {
+    let status = coming.head.status.as_u16();
     let end = AttemptEnd::Status(status);
-    if let Verdict::TryNext { why } = judge(end) {
-        meter.settle_end(end, why);
-        cx.counters.retried(why);
-        let detail = format!("status {status}");
-        let kept = Box::pin(discard(head, body)).await;
-        return Weighed::Discarded { end, detail, kept };
-    }
-    let events = head.events;
-    let coming = Coming {
-        head,
-        first: Bytes::new(),
-        body,
-        meter,
-        events,
+    let Verdict::TryNext { why } = judge(end) else {
+        return hold_back(cx, call, coming, first_byte).await;
     };
-    if events && call.facts.stream && status == 200 {
-        return Box::pin(hold_back(cx, call, coming, first_byte)).await;
-    }
-    Weighed::Answer(Answer::Coming(coming))
+    let Coming {
+        head,
+        body,
+        mut meter,
+        ..
+    } = coming;
+    meter.settle_end(end, why);
+    cx.counters.retried(why);
+    let detail = format!("status {status}");
+    let kept = discard(head, body).await;
+    Weighed::Discarded { end, detail, kept }
 }
 
 /// Holds the head of a stream back until its first event shows whether the answer has begun. Until then the client has no byte of it, so

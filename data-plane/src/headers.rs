@@ -62,6 +62,19 @@ pub(crate) fn write(out: &mut Vec<u8>, name: impl AsRef<str>, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes how long the body is, without a value of its own on the heap.
+pub(crate) fn write_length(out: &mut Vec<u8>, length: usize) {
+    let (mut digits, mut first, mut left) = ([0; 20], 0, length);
+    for (place, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0'.wrapping_add(u8::try_from(left % 10).unwrap_or_default());
+        (first, left) = (place, left / 10);
+        if left == 0 {
+            break;
+        }
+    }
+    write(out, CONTENT_LENGTH, digits.get(first..).unwrap_or_default());
+}
+
 /// Headers of a request that are for the gateway alone.
 fn stays_here(name: &str) -> bool {
     is_hop_by_hop(name)
@@ -161,4 +174,16 @@ fn connection_says(headers: &HeaderMap, token: &str) -> bool {
         let mut tokens = value.as_bytes().split(|b| *b == b',');
         tokens.any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn lengths_are_written_in_decimal() {
+        for length in [0, 9, 10, 1_507, usize::MAX] {
+            let mut out = Vec::new();
+            super::write_length(&mut out, length);
+            assert_eq!(out, format!("content-length: {length}\r\n").into_bytes());
+        }
+    }
 }
