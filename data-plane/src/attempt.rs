@@ -6,11 +6,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
-    uri::PathAndQuery,
-};
+use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE, uri::PathAndQuery};
 use http_body_util::BodyExt as _;
 use proxyxai_core::{
     dialect::{
@@ -58,7 +54,7 @@ pub(crate) struct Call {
 /// An answer that goes to the client.
 pub(crate) enum Answer {
     /// Its body is still coming.
-    Coming(Box<Coming>),
+    Coming(Coming),
     /// It was kept whole: an error of the provider.
     Kept(Kept),
 }
@@ -69,7 +65,7 @@ pub(crate) struct Coming {
     /// What was read of the body already.
     pub(crate) first: Bytes,
     pub(crate) body: Incoming,
-    pub(crate) meter: Meter,
+    pub(crate) meter: Box<Meter>,
     /// Whether it is a stream of events.
     pub(crate) events: bool,
 }
@@ -106,7 +102,17 @@ pub(crate) async fn run(
         };
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
             Ok((head, body, first_byte)) => {
-                match weigh(cx, call, head, body, meter, first_byte).await {
+                let coming = Coming {
+                    events: head.events,
+                    head,
+                    first: Bytes::new(),
+                    body,
+                    meter,
+                };
+                if goes_on(call, &coming) {
+                    return Ok(Answer::Coming(coming));
+                }
+                match Box::pin(weigh(cx, call, coming, first_byte)).await {
                     Weighed::Answer(answer) => return Ok(answer),
                     Weighed::Discarded { end, detail, kept } => (end, detail, kept),
                 }
@@ -196,8 +202,7 @@ fn write_head(call: &Call, provider: &Provider, upstream: UpstreamKeyIndex) -> O
     }
     headers::write_upstream(&mut head, &call.headers, provider.kind, credential);
     if call.method != Method::GET {
-        let length = HeaderValue::from(call.body.len());
-        headers::write(&mut head, CONTENT_LENGTH, length.as_bytes());
+        headers::write_length(&mut head, call.body.len());
     }
     head.extend_from_slice(b"\r\n");
     Some(head)
@@ -213,38 +218,31 @@ enum Weighed {
     },
 }
 
-async fn weigh(
-    cx: &Rc<Context>,
-    call: &Call,
-    head: Head,
-    body: Incoming,
-    mut meter: Meter,
-    first_byte: Deadline,
-) -> Weighed {
-    let status = head.status.as_u16();
+/// Whether an answer goes to the client as it is, as nearly all do that are no streams.
+fn goes_on(call: &Call, coming: &Coming) -> bool {
+    let status = coming.head.status.as_u16();
+    let held_back = coming.events && call.facts.stream && status == 200;
+    !held_back && matches!(judge(AttemptEnd::Status(status)), Verdict::Return)
+}
+
+/// Judges an answer that is discarded or held back.
+async fn weigh(cx: &Rc<Context>, call: &Call, coming: Coming, first_byte: Deadline) -> Weighed {
+    let status = coming.head.status.as_u16();
     let end = AttemptEnd::Status(status);
-    if let Verdict::TryNext { why } = judge(end) {
-        meter.settle_end(end, why);
-        cx.counters.retried(why);
-        let detail = format!("status {status}");
-        let kept = Box::pin(discard(head, body)).await;
-        return Weighed::Discarded { end, detail, kept };
-    }
-    let events = head
-        .headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    let coming = Coming {
-        head,
-        first: Bytes::new(),
-        body,
-        meter,
-        events,
+    let Verdict::TryNext { why } = judge(end) else {
+        return hold_back(cx, call, coming, first_byte).await;
     };
-    if events && call.facts.stream && status == 200 {
-        return Box::pin(hold_back(cx, call, coming, first_byte)).await;
-    }
-    Weighed::Answer(Answer::Coming(Box::new(coming)))
+    let Coming {
+        head,
+        body,
+        mut meter,
+        ..
+    } = coming;
+    meter.settle_end(end, why);
+    cx.counters.retried(why);
+    let detail = format!("status {status}");
+    let kept = discard(head, body).await;
+    Weighed::Discarded { end, detail, kept }
 }
 
 /// Holds the head of a stream back until its first event shows whether the answer has begun. Until then the client has no byte of it, so
@@ -262,7 +260,7 @@ async fn hold_back(
             None => {
                 return lost(
                     cx,
-                    coming.meter,
+                    &mut coming.meter,
                     AttemptEnd::TimedOut,
                     "no event came in time",
                 );
@@ -271,7 +269,7 @@ async fn hold_back(
             Some(Some(Err(_))) => {
                 return lost(
                     cx,
-                    coming.meter,
+                    &mut coming.meter,
                     AttemptEnd::ConnectionLost,
                     "the stream broke off before its first event",
                 );
@@ -291,7 +289,7 @@ async fn hold_back(
             FirstEvent::NeedMore if whole.len() < ERROR_BODY => held = BytesMut::from(whole),
             FirstEvent::NeedMore | FirstEvent::Content => {
                 coming.first = whole;
-                return Weighed::Answer(Answer::Coming(Box::new(coming)));
+                return Weighed::Answer(Answer::Coming(coming));
             }
             FirstEvent::Error { status, body } => return first_error(cx, coming, status, body),
         }
@@ -299,13 +297,13 @@ async fn hold_back(
     if held.is_empty() {
         return lost(
             cx,
-            coming.meter,
+            &mut coming.meter,
             AttemptEnd::ConnectionLost,
             "the stream ended before its first event",
         );
     }
     coming.first = held.freeze();
-    Weighed::Answer(Answer::Coming(Box::new(coming)))
+    Weighed::Answer(Answer::Coming(coming))
 }
 
 trait FreezeWith {
@@ -319,7 +317,7 @@ impl FreezeWith for BytesMut {
     }
 }
 
-fn lost(cx: &Rc<Context>, mut meter: Meter, end: AttemptEnd, detail: &str) -> Weighed {
+fn lost(cx: &Rc<Context>, meter: &mut Meter, end: AttemptEnd, detail: &str) -> Weighed {
     if let Verdict::TryNext { why } = judge(end) {
         meter.settle_end(end, why);
         cx.counters.retried(why);

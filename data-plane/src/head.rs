@@ -4,6 +4,8 @@
 //! Invariants: linear in the bytes of the head, however they are cut into reads; keeps at most one line of at most
 //! [`LINE_MAX`] bytes.
 
+use crate::spelling;
+
 /// A longer line is not kept; the HTTP library refuses such a head.
 const LINE_MAX: usize = 64 * 1024;
 
@@ -73,13 +75,13 @@ impl HeadReader {
             self.lines = self.lines.saturating_add(u32::from(!line.is_empty()));
             return done;
         };
-        match line.first().map(u8::to_ascii_lowercase) {
+        match line.first() {
             // An empty line before the request line is passed over (RFC 9112 §2.2).
             None => return self.lines > 0,
-            Some(b'c') if names(line, b"content-length:") => {
+            Some(b'c' | b'C') if spelling::begins(line, b"content-length:") => {
                 self.lengths = self.lengths.saturating_add(1);
             }
-            Some(b't') if names(line, b"transfer-encoding:") => {
+            Some(b't' | b'T') if spelling::begins(line, b"transfer-encoding:") => {
                 self.encodings = self.encodings.saturating_add(1);
             }
             Some(_) => {}
@@ -97,11 +99,6 @@ impl HeadReader {
             _ => Head::Plain,
         };
     }
-}
-
-fn names(line: &[u8], name: &[u8]) -> bool {
-    line.get(..name.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]

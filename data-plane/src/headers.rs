@@ -5,7 +5,10 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, HOST},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST,
+        USER_AGENT,
+    },
 };
 use proxyxai_core::route::provider::ProviderKind;
 
@@ -31,7 +34,13 @@ pub(crate) fn write_upstream(
     write(out, HOST, credential.host.as_bytes());
     let connection = Connection::of(client);
     for (name, value) in client {
-        if !stays_here(name.as_str()) && !connection.names(name) {
+        let stays = match *name {
+            // Nearly every request has these.
+            ACCEPT | CONTENT_TYPE | USER_AGENT => false,
+            AUTHORIZATION | CONTENT_LENGTH | HOST => true,
+            _ => stays_here(name.as_str()),
+        };
+        if !stays && !connection.names(name) {
             write(out, name, value.as_bytes());
         }
     }
@@ -51,6 +60,19 @@ pub(crate) fn write(out: &mut Vec<u8>, name: impl AsRef<str>, value: &[u8]) {
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes how long the body is, without a value of its own on the heap.
+pub(crate) fn write_length(out: &mut Vec<u8>, length: usize) {
+    let (mut digits, mut first, mut left) = ([0; 20], 0, length);
+    for (place, digit) in digits.iter_mut().enumerate().rev() {
+        *digit = b'0'.wrapping_add(u8::try_from(left % 10).unwrap_or_default());
+        (first, left) = (place, left / 10);
+        if left == 0 {
+            break;
+        }
+    }
+    write(out, CONTENT_LENGTH, digits.get(first..).unwrap_or_default());
 }
 
 /// Headers of a request that are for the gateway alone.
@@ -152,4 +174,16 @@ fn connection_says(headers: &HeaderMap, token: &str) -> bool {
         let mut tokens = value.as_bytes().split(|b| *b == b',');
         tokens.any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn lengths_are_written_in_decimal() {
+        for length in [0, 9, 10, 1_507, usize::MAX] {
+            let mut out = Vec::new();
+            super::write_length(&mut out, length);
+            assert_eq!(out, format!("content-length: {length}\r\n").into_bytes());
+        }
+    }
 }

@@ -106,11 +106,11 @@ fn credential<'a>(signs: &Signs<'a>) -> Result<&'a str, Failure> {
     let text = |value: Option<&'a HeaderValue>| {
         value
             .and_then(|value| value.to_str().ok())
-            .map(str::trim)
+            .map(str::trim_ascii)
             .filter(|text| !text.is_empty())
     };
     let bearer = text(signs.authorization).map(|value| match value.split_once(' ') {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim_ascii(),
         _ => value,
     });
     match (bearer, text(signs.x_api_key)) {

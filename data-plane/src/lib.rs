@@ -33,6 +33,7 @@ mod request_id;
 mod respond;
 mod serve;
 mod signs;
+mod spelling;
 mod timers;
 mod turn;
 mod upstream;

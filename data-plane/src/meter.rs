@@ -87,9 +87,10 @@ impl Meter {
         call: &Call,
         upstream: UpstreamKeyIndex,
         attempt: usize,
-    ) -> Self {
+    ) -> Box<Self> {
         cx.counters.attempted();
-        Self {
+        // On the heap from the start: it goes from step to step until the answer's last byte.
+        Box::new(Self {
             cx: Rc::clone(cx),
             facts: Arc::clone(&call.facts),
             upstream,
@@ -103,7 +104,7 @@ impl Meter {
             seen: None,
             output_bytes: 0,
             settled: false,
-        }
+        })
     }
 
     /// The answer may take long: what is kept meanwhile must not keep more alive than itself.

@@ -109,7 +109,7 @@ async fn list(cx: &Rc<Context>, call: &Call) -> Result<Response<AnswerBody>, Fai
         let own = pool.only(|key| provider_of(key.0) == Some(provider));
         match attempt::run(cx, call, (index, &own)).await {
             Ok(Answer::Coming(coming)) if coming.head.status == http::StatusCode::OK => {
-                match read(cx, call, *coming).await {
+                match read(cx, call, coming).await {
                     Some(found) => models.extend(found),
                     None => {
                         failure = Some(Failure::UpstreamFailed {

@@ -52,7 +52,7 @@ impl AnswerBody {
     pub(crate) fn plain(
         cx: &Rc<Context>,
         call: &Call,
-        meter: Meter,
+        meter: Box<Meter>,
         status: u16,
         body: Incoming,
     ) -> Self {
@@ -68,7 +68,7 @@ impl AnswerBody {
     pub(crate) fn events(
         cx: &Rc<Context>,
         call: &Call,
-        meter: Meter,
+        meter: Box<Meter>,
         first: Bytes,
         body: Incoming,
     ) -> Self {

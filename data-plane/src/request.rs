@@ -229,7 +229,7 @@ pub(crate) fn relay(cx: &Rc<Context>, call: &Call, answer: Answer) -> Response<A
                 body,
                 meter,
                 events,
-            } = *coming;
+            } = coming;
             let status = head.status;
             let mut headers = head.headers_for(status.as_u16());
             if events {

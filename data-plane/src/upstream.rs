@@ -8,6 +8,7 @@
 
 mod chunked;
 mod connection;
+mod field;
 mod head;
 mod incoming;
 mod pool;

@@ -181,7 +181,7 @@ impl Fields {
     fn take(&mut self, body: &[u8], member: Member) -> Result<(), InvalidBody> {
         let raw = body.get(member.key.clone()).unwrap_or_default();
         let mut position = KEYS.iter().position(|name| name.as_bytes() == raw);
-        if position.is_none() && raw.contains(&b'\\') {
+        if position.is_none() && member.escaped {
             let key = unescape(body, &member.key).ok_or(NotAnObject {
                 what: "a key with a wrong escape",
                 at: member.key.start,
@@ -210,7 +210,15 @@ fn read_model(body: &[u8], value: Range<usize>) -> Result<String, InvalidBody> {
         return Err(wrong);
     }
     let inner = value.start.saturating_add(1)..value.end.saturating_sub(1);
+    // As nearly every name is.
+    let plain = |raw: &[u8]| {
+        raw.iter()
+            .fold(true, |all, b| all & matches!(b, b' '..=b'[' | b']'..=b'~'))
+    };
     let name = match body.get(inner.clone()) {
+        Some(raw) if plain(raw) && (1..=MAX_MODEL_LEN).contains(&raw.len()) => {
+            return str::from_utf8(raw).map(str::to_owned).map_err(|_| wrong);
+        }
         Some(raw) if raw.contains(&b'\\') => unescape(body, &inner),
         Some(raw) => str::from_utf8(raw).ok().map(str::to_owned),
         None => None,

@@ -16,6 +16,8 @@ pub const MAX_DEPTH: usize = 128;
 pub struct Member {
     /// Between the quotes of the key.
     pub key: Range<usize>,
+    /// Whether the key is written with escapes.
+    pub escaped: bool,
     /// The value, without space around it.
     pub value: Range<usize>,
 }
@@ -86,12 +88,16 @@ impl Walk<'_> {
     ) -> Result<(), E> {
         loop {
             self.space();
-            let key = self.string()?;
+            let (key, escaped) = self.string()?;
             self.space();
             self.expect(b':', "no `:` after a key")?;
             self.space();
             let value = self.value()?;
-            visit(Member { key, value })?;
+            visit(Member {
+                key,
+                escaped,
+                value,
+            })?;
             if !self.goes_on()? {
                 return Ok(self.nothing_follows()?);
             }
@@ -151,22 +157,21 @@ impl Walk<'_> {
         }
     }
 
-    /// Passes over a string; gives what is between its quotes.
-    fn string(&mut self) -> Result<Range<usize>, NotAnObject> {
+    /// Passes over a string; gives what is between its quotes, and whether it has escapes.
+    fn string(&mut self) -> Result<(Range<usize>, bool), NotAnObject> {
         self.expect(b'"', "no `\"`")?;
         let start = self.at;
-        loop {
-            let rest = self.body.get(self.at..).unwrap_or_default();
-            let found = words::soon_ended(rest).or_else(|| memchr::memchr2(b'"', b'\\', rest));
-            let Some(found) = found else {
-                self.at = self.body.len();
-                return Err(self.fault("a string without an end"));
-            };
-            self.at = self.at.saturating_add(found);
-            if self.take() == Some(b'"') {
-                return Ok(start..self.at.saturating_sub(1));
-            }
-            self.step();
+        let rest = self.body.get(start..).unwrap_or_default();
+        let (len, escaped) = end_of_string(rest).ok_or_else(|| self.endless_string())?;
+        let end = start.saturating_add(len);
+        self.at = end.saturating_add(1);
+        Ok((start..end, escaped))
+    }
+
+    fn endless_string(&self) -> NotAnObject {
+        NotAnObject {
+            what: "a string without an end",
+            at: self.body.len(),
         }
     }
 
@@ -197,15 +202,21 @@ impl Walk<'_> {
     fn nested(&mut self) -> Result<(), NotAnObject> {
         let mut open = [0_u64; MAX_DEPTH / 64];
         let mut depth = 0_usize;
-        loop {
-            match self.peek() {
-                Some(b'"') => {
-                    self.string()?;
+        let mut rest = self.body.get(self.at..).unwrap_or_default();
+        while let Some((byte, after)) = rest.split_first() {
+            match *byte {
+                byte if !shapes(byte) => {}
+                b'"' => {
+                    let behind = end_of_string(after).and_then(|(end, _)| after.get(end..));
+                    let (_, behind) = behind
+                        .and_then(<[u8]>::split_first)
+                        .ok_or_else(|| self.endless_string())?;
+                    rest = behind;
                     continue;
                 }
-                Some(byte @ (b'{' | b'[')) => {
+                byte @ (b'{' | b'[') => {
                     let Some(word) = open.get_mut(depth / 64) else {
-                        return Err(self.fault("nesting deeper than 128"));
+                        return Err(self.fault_before(rest, "nesting deeper than 128"));
                     };
                     let bit = 1_u64 << (depth % 64);
                     if byte == b'{' {
@@ -215,28 +226,44 @@ impl Walk<'_> {
                     }
                     depth = depth.saturating_add(1);
                 }
-                Some(byte @ (b'}' | b']')) => {
+                byte => {
                     depth = depth.saturating_sub(1);
                     let was_object = open
                         .get(depth / 64)
                         .is_some_and(|word| word & (1_u64 << (depth % 64)) != 0);
                     if was_object != (byte == b'}') {
-                        return Err(self.fault("brackets that do not fit"));
+                        return Err(self.fault_before(rest, "brackets that do not fit"));
                     }
                     if depth == 0 {
-                        self.step();
+                        self.at = self.body.len().saturating_sub(after.len());
                         return Ok(());
                     }
                 }
-                Some(_) => {
-                    let rest = self.body.get(self.at..).unwrap_or_default();
-                    let plain = rest.iter().position(|byte| shapes(*byte));
-                    self.at = self.at.saturating_add(plain.unwrap_or(rest.len()));
-                    continue;
-                }
-                None => return Err(self.fault("a value without an end")),
             }
-            self.step();
+            rest = after;
         }
+        Err(self.fault_before(rest, "a value without an end"))
+    }
+
+    fn fault_before(&self, rest: &[u8], what: &'static str) -> NotAnObject {
+        NotAnObject {
+            what,
+            at: self.body.len().saturating_sub(rest.len()),
+        }
+    }
+}
+
+/// Where the quote stands that ends the string at the start of `text`, and whether there are escapes before it.
+fn end_of_string(text: &[u8]) -> Option<(usize, bool)> {
+    let (mut at, mut escaped) = (0_usize, false);
+    loop {
+        let rest = text.get(at..)?;
+        let found = words::soon_ended(rest).or_else(|| memchr::memchr2(b'"', b'\\', rest))?;
+        at = at.saturating_add(found);
+        if rest.get(found) == Some(&b'"') {
+            return Some((at, escaped));
+        }
+        escaped = true;
+        at = at.saturating_add(2);
     }
 }

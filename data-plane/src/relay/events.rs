@@ -20,12 +20,12 @@ pub(super) struct Events {
     dialect: Dialect,
     request_id: RequestId,
     stream: StreamMeter,
-    meter: Meter,
+    meter: Box<Meter>,
     out: VecDeque<Bytes>,
 }
 
 impl Events {
-    pub(super) fn new(source: Source, call: &Call, mut meter: Meter, first: Bytes) -> Self {
+    pub(super) fn new(source: Source, call: &Call, mut meter: Box<Meter>, first: Bytes) -> Self {
         meter.settle_down();
         let mut events = Self {
             source: Some(source),

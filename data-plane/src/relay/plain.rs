@@ -19,7 +19,7 @@ pub(super) struct Plain {
     source: Source,
     endpoint: Endpoint,
     status: u16,
-    meter: Meter,
+    meter: Box<Meter>,
     /// The answer so far: one frame as it came, or several joined.
     one: Bytes,
     joined: BytesMut,
@@ -27,7 +27,12 @@ pub(super) struct Plain {
 }
 
 impl Plain {
-    pub(super) fn new(source: Source, endpoint: Endpoint, mut meter: Meter, status: u16) -> Self {
+    pub(super) fn new(
+        source: Source,
+        endpoint: Endpoint,
+        mut meter: Box<Meter>,
+        status: u16,
+    ) -> Self {
         if status >= 300 {
             meter.settle_rejected("rejected");
         }

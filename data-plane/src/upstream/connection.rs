@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     future::poll_fn,
     io::{self, Cursor, IoSlice},
+    mem,
     pin::Pin,
     rc::{Rc, Weak},
     task::{Context as Task, Poll, Waker, ready},
@@ -22,6 +23,9 @@ use crate::net::Io;
 /// Where all connections of a core read to: what was read is copied out in its own size, so that a connection that waits keeps no buffer.
 pub(super) type Scratch = Rc<RefCell<Box<[u8]>>>;
 
+/// Blocks below this size are all alike to an allocator.
+const SMALL: usize = 1 << 10;
+
 /// A connection to a provider.
 pub(crate) struct Connection {
     io: Io,
@@ -30,7 +34,7 @@ pub(crate) struct Connection {
     /// Whether it has carried a request before.
     reused: bool,
     /// What was read and not taken yet.
-    pub(super) read: BytesMut,
+    pub(super) read: Bytes,
     /// What is still to be sent of a request.
     out: Chain<Cursor<Vec<u8>>, Bytes>,
     sending: Sending,
@@ -63,7 +67,7 @@ impl Connection {
             scratch,
             origin: Rc::downgrade(origin),
             reused: false,
-            read: BytesMut::new(),
+            read: Bytes::new(),
             out: request(Vec::new(), Bytes::new()),
             sending: Sending::Done,
             wrote: false,
@@ -124,7 +128,7 @@ impl Connection {
         let mut scratch = self.scratch.borrow_mut();
         let mut into = ReadBuf::new(&mut scratch);
         ready!(Pin::new(&mut self.io).poll_read(task, &mut into))?;
-        self.read.extend_from_slice(into.filled());
+        keep(&mut self.read, into.filled());
         Poll::Ready(Ok(into.filled().len()))
     }
 
@@ -158,6 +162,24 @@ impl Connection {
             self.reused = true;
             origin.put(self);
         }
+    }
+}
+
+/// Puts `more` behind what was read and not taken.
+fn keep(read: &mut Bytes, more: &[u8]) {
+    if read.is_empty() {
+        // Of large blocks, allocators have those of a power of two at hand.
+        let room = match more.len() {
+            SMALL.. => more.len().checked_next_power_of_two(),
+            _ => None,
+        };
+        let mut first = Vec::with_capacity(room.unwrap_or(more.len()));
+        first.extend_from_slice(more);
+        *read = first.into();
+    } else {
+        let mut joined = BytesMut::from(mem::take(read));
+        joined.extend_from_slice(more);
+        *read = joined.freeze();
     }
 }
 

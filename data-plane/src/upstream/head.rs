@@ -2,11 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{chunked::Chunked, incoming::Framing};
-use crate::headers;
+use super::{chunked::Chunked, field::Field, incoming::Framing};
 
 /// Largest head, and most headers in it.
 const BYTES: usize = 64 << 10;
@@ -36,6 +35,8 @@ pub(crate) struct Head {
     pub(crate) headers: HeaderMap,
     /// Rate limits describe the upstream key, which clients share: they pass with a 429 alone, which would make no sense without them.
     pub(crate) limits: Vec<(HeaderName, HeaderValue)>,
+    /// Whether its body is a stream of events.
+    pub(crate) events: bool,
 }
 
 impl Head {
@@ -62,11 +63,18 @@ pub(super) struct Body {
 /// Takes the first head that is no interim one from what was read; `None` when it is not there yet. `seen` is how many bytes were
 /// looked at before.
 pub(super) fn take(
-    read: &mut BytesMut,
+    read: &mut Bytes,
     seen: &mut usize,
 ) -> Result<Option<(Head, Body)>, InvalidAnswer> {
     loop {
-        let Some(end) = end_of_head(read, *seen) else {
+        // Nearly always a head comes whole, and is parsed at once. One that comes in pieces is parsed again when its end is there.
+        let again = *seen > 0;
+        let parsed = if again && end_of_head(read, *seen).is_none() {
+            None
+        } else {
+            parse(read)?
+        };
+        let Some((end, head, body)) = parsed else {
             *seen = read.len();
             let fits = read.len() <= BYTES;
             return if fits {
@@ -76,7 +84,7 @@ pub(super) fn take(
             };
         };
         *seen = 0;
-        let (head, body) = parse(read.split_to(end).freeze())?;
+        read.advance(end);
         match head.status.as_u16() {
             // No upgrade was asked for.
             101 => return Err(InvalidAnswer::Head),
@@ -99,14 +107,16 @@ fn end_of_head(read: &[u8], seen: usize) -> Option<usize> {
     })
 }
 
-fn parse(bytes: Bytes) -> Result<(Head, Body), InvalidAnswer> {
+/// The head at the start of `bytes`, and where it ends; `None` when it does not end in them.
+fn parse(bytes: &Bytes) -> Result<Option<(usize, Head, Body)>, InvalidAnswer> {
     let mut fields = [const { MaybeUninit::uninit() }; HEADERS];
     let mut response = httparse::Response::new(&mut []);
     let parser = httparse::ParserConfig::default();
-    match parser.parse_response_with_uninit_headers(&mut response, &bytes, &mut fields) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) | Err(_) => return Err(InvalidAnswer::Head),
-    }
+    let end = match parser.parse_response_with_uninit_headers(&mut response, bytes, &mut fields) {
+        Ok(httparse::Status::Complete(end)) => end,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(_) => return Err(InvalidAnswer::Head),
+    };
     let status = response
         .code
         .and_then(|code| StatusCode::from_u16(code).ok());
@@ -114,31 +124,48 @@ fn parse(bytes: Bytes) -> Result<(Head, Body), InvalidAnswer> {
         status: status.ok_or(InvalidAnswer::Head)?,
         headers: HeaderMap::with_capacity(response.headers.len()),
         limits: Vec::new(),
+        events: false,
     };
     let mut length = Length::default();
     let mut connection = Connection::default();
+    let mut kind_told = false;
     for field in response.headers.iter() {
-        let name =
-            HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| InvalidAnswer::Head)?;
-        match name {
-            header::CONTENT_LENGTH => length.announced(field.value)?,
-            header::TRANSFER_ENCODING => length.coded(field.value)?,
-            header::CONNECTION => connection.says(&bytes.slice_ref(field.value)),
-            header::SERVER => {}
-            _ => {
-                let value = HeaderValue::from_maybe_shared(bytes.slice_ref(field.value))
-                    .map_err(|_| InvalidAnswer::Head)?;
-                if headers::is_limit(name.as_str()) {
-                    head.limits.push((name, value));
-                } else if headers::passes_back(name.as_str()) {
-                    head.headers.append(name, value);
-                }
+        let name = match Field::of(field.name.as_bytes())? {
+            Field::Stays => continue,
+            Field::Length => {
+                length.announced(field.value)?;
+                continue;
             }
-        }
+            Field::Coding => {
+                length.coded(field.value)?;
+                continue;
+            }
+            Field::Connection => {
+                connection.says(bytes, field.value);
+                continue;
+            }
+            Field::Limit(name) => {
+                head.limits.push((name, value(bytes, field.value)?));
+                continue;
+            }
+            Field::Kind => {
+                // Of several, the first one counts.
+                if !std::mem::replace(&mut kind_told, true) {
+                    head.events = field.value.starts_with(b"text/event-stream");
+                }
+                header::CONTENT_TYPE
+            }
+            Field::Passes(name) => name,
+        };
+        head.headers.append(name, value(bytes, field.value)?);
     }
     let body = length.body(head.status, response.version == Some(1), &connection)?;
     connection.drop_named(&mut head);
-    Ok((head, body))
+    Ok(Some((end, head, body)))
+}
+
+fn value(bytes: &Bytes, value: &[u8]) -> Result<HeaderValue, InvalidAnswer> {
+    HeaderValue::from_maybe_shared(bytes.slice_ref(value)).map_err(|_| InvalidAnswer::Head)
 }
 
 /// What `Connection` says: whether the connection goes on, and which headers are for it alone.
@@ -150,14 +177,15 @@ struct Connection {
 }
 
 impl Connection {
-    fn says(&mut self, value: &Bytes) {
+    /// Reads a value, which is a part of `bytes`.
+    fn says(&mut self, bytes: &Bytes, value: &[u8]) {
         for token in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
             if token.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;
             } else if token.eq_ignore_ascii_case(b"close") {
                 self.close = true;
             } else if !token.is_empty() {
-                self.named.push(value.slice_ref(token));
+                self.named.push(bytes.slice_ref(token));
             }
         }
     }
@@ -169,6 +197,7 @@ impl Connection {
                 head.headers.remove(name);
             }
             head.limits.retain(|(name, _)| !named(name));
+            head.events &= !named(&header::CONTENT_TYPE);
         }
     }
 }
@@ -231,24 +260,20 @@ impl Length {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
+    use bytes::Bytes;
 
     use super::{InvalidAnswer, take};
 
     /// Status, headers, framing, whether the connection goes on, and what is left.
     fn check(bytes: &str, want: Result<&str, InvalidAnswer>) {
         for cut in 0..bytes.len() {
-            let (mut read, mut seen) = (BytesMut::from(&bytes.as_bytes()[..cut]), 0);
+            let (mut read, mut seen) = (Bytes::copy_from_slice(&bytes.as_bytes()[..cut]), 0);
             let early = take(&mut read, &mut seen);
+            let rest = &bytes.as_bytes()[cut..];
+            read = [&read[..], rest].concat().into();
             let got = match early {
-                Ok(None) => {
-                    read.extend_from_slice(&bytes.as_bytes()[cut..]);
-                    take(&mut read, &mut seen)
-                }
-                early => {
-                    read.extend_from_slice(&bytes.as_bytes()[cut..]);
-                    early
-                }
+                Ok(None) => take(&mut read, &mut seen),
+                early => early,
             };
             let got = got.map(|found| {
                 let (head, body) = found.unwrap();
@@ -320,10 +345,33 @@ mod tests {
         ] {
             check(wrong, Err(InvalidAnswer::Head));
         }
-        let mut endless = BytesMut::from("HTTP/1.1 200 OK\r\n".repeat(5000).as_bytes());
-        assert_eq!(
-            take(&mut endless, &mut 0).map(|_| ()),
-            Err(InvalidAnswer::TooLarge)
+        let mut endless = Bytes::from("HTTP/1.1 200 OK\r\na: ".to_owned() + &"b".repeat(1 << 16));
+        for mut seen in [0, 9] {
+            let taken = take(&mut endless, &mut seen).map(|_| ());
+            assert_eq!(taken, Err(InvalidAnswer::TooLarge), "{seen} seen");
+        }
+        let many = "HTTP/1.1 200 OK\r\n".to_owned() + &"a: b\r\n".repeat(101) + "\r\n";
+        check(&many, Err(InvalidAnswer::Head));
+    }
+
+    #[test]
+    fn streams_of_events_are_told() {
+        let check = |fields: &str, want: bool| {
+            let mut read = Bytes::from(format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n"));
+            let (head, _) = take(&mut read, &mut 0).unwrap().unwrap();
+            assert_eq!(head.events, want, "{fields}");
+        };
+        check("Content-TYPE: text/event-stream; charset=utf-8", true);
+        check("content-type: application/json", false);
+        check("content-type: text/event-stream\r\ncontent-type: a/b", true);
+        check(
+            "content-type: a/b\r\ncontent-type: text/event-stream",
+            false,
         );
+        check(
+            "connection: Content-Type\r\ncontent-type: text/event-stream",
+            false,
+        );
+        check("x: text/event-stream", false);
     }
 }

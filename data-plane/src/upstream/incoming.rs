@@ -6,7 +6,7 @@ use std::{
     task::{Context as Task, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use super::{Connection, chunked::Chunked, head::InvalidAnswer};
@@ -86,7 +86,7 @@ impl Incoming {
 
 impl Framing {
     /// Takes the bytes of the body that are there, if any.
-    fn take(&mut self, read: &mut BytesMut) -> Result<Option<Bytes>, InvalidAnswer> {
+    fn take(&mut self, read: &mut Bytes) -> Result<Option<Bytes>, InvalidAnswer> {
         let count = match self {
             Self::Length(left) => {
                 let taken = (*left).min(u64::try_from(read.len()).unwrap_or(u64::MAX));
@@ -116,21 +116,21 @@ impl Framing {
     }
 }
 
-fn pass_over(chunked: &mut Chunked, read: &mut BytesMut) -> Result<(), InvalidAnswer> {
+fn pass_over(chunked: &mut Chunked, read: &mut Bytes) -> Result<(), InvalidAnswer> {
     let over = chunked.pass_over(read)?;
     if over == read.len() {
-        *read = BytesMut::new();
+        *read = Bytes::new();
     } else {
         read.advance(over);
     }
     Ok(())
 }
 
-fn split(read: &mut BytesMut, count: usize) -> Bytes {
+fn split(read: &mut Bytes, count: usize) -> Bytes {
     if count == read.len() {
-        mem::take(read).freeze()
+        mem::take(read)
     } else {
-        read.split_to(count).freeze()
+        read.split_to(count)
     }
 }
 

@@ -30,16 +30,27 @@ enum Value<'a> {
 pub(super) fn openai(body: &[u8], at: usize) -> Option<(OpenaiUsage, usize)> {
     let (mut usage, mut total, mut hits) = (OpenaiUsage::default(), None, None);
     let (mut cached, mut written, mut reasoning) = (None, None, None);
+    // Comparisons of whole slices: a pattern would be compared byte by byte.
     let end = members(body, at, |within, key, value| match (within, key) {
-        (b"", b"prompt_tokens") => count(&mut usage.prompt_tokens, value),
-        (b"", b"completion_tokens") => count(&mut usage.completion_tokens, value),
-        (b"", b"total_tokens") => count(&mut total, value),
-        (b"", b"prompt_cache_hit_tokens") => count(&mut hits, value),
-        (b"", b"prompt_tokens_details") => object(&mut usage.prompt_tokens_details, value),
-        (b"", b"completion_tokens_details") => object(&mut usage.completion_tokens_details, value),
-        (b"prompt_tokens_details", b"cached_tokens") => count(&mut cached, value),
-        (b"prompt_tokens_details", b"cache_write_tokens") => count(&mut written, value),
-        (b"completion_tokens_details", b"reasoning_tokens") => count(&mut reasoning, value),
+        ([], key) if key == b"prompt_tokens" => count(&mut usage.prompt_tokens, value),
+        ([], key) if key == b"completion_tokens" => count(&mut usage.completion_tokens, value),
+        ([], key) if key == b"total_tokens" => count(&mut total, value),
+        ([], key) if key == b"prompt_cache_hit_tokens" => count(&mut hits, value),
+        ([], key) if key == b"prompt_tokens_details" => {
+            object(&mut usage.prompt_tokens_details, value)
+        }
+        ([], key) if key == b"completion_tokens_details" => {
+            object(&mut usage.completion_tokens_details, value)
+        }
+        ([], _) => Ok(()),
+        (within, key) if within == b"prompt_tokens_details" => match key {
+            key if key == b"cached_tokens" => count(&mut cached, value),
+            key if key == b"cache_write_tokens" => count(&mut written, value),
+            _ => Ok(()),
+        },
+        (within, key) if within == b"completion_tokens_details" && key == b"reasoning_tokens" => {
+            count(&mut reasoning, value)
+        }
         _ => Ok(()),
     });
     let end = end.ok()?;
