@@ -50,10 +50,7 @@ async fn a_million_keys_and_a_thousand_nodes() {
     let (id, key) = plane.key().await;
     sleep(SETTLE).await;
     let (empty, token) = (plane.memory(), plane.token.clone());
-    row(
-        "control plane without keys: start, memory",
-        format!("{} ms, {empty}", ms(plane.boot)),
-    );
+    row("control plane without keys: start, memory", plane.started());
     plane.stop().await;
     let begun = Instant::now();
     seed(&home.data().join("store.redb"), size).await;
@@ -69,7 +66,7 @@ async fn a_million_keys_and_a_thousand_nodes() {
         "with {} keys in {} accounts: start, memory",
         size.keys, size.accounts
     );
-    row(&what, format!("{} ms, {full}", ms(plane.boot)));
+    row(&what, plane.started());
     row(
         "… each key",
         format!("{} bytes", each(empty, full, size.keys.into())),
@@ -137,6 +134,7 @@ async fn many(home: &Home, plane: Plane, size: Size, changes: usize) -> Plane {
     );
 
     let api = plane.api();
+    let worked = plane.worked();
     let (mut committed, mut half, mut all) = (Times::default(), Times::default(), Times::default());
     for number in 0..changes {
         let id = key_id(u32::try_from(number).unwrap().wrapping_mul(7919) % size.keys);
@@ -152,6 +150,11 @@ async fn many(home: &Home, plane: Plane, size: Size, changes: usize) -> Plane {
         half.push(seen[seen.len() / 2].at.duration_since(begun));
         all.push(last(&seen, begun));
     }
+    let each = (plane.worked() - worked) * 1e3 / f64::from(u32::try_from(changes).unwrap());
+    row(
+        "… CPU of the control plane from change to change",
+        format!("{each:.1} ms"),
+    );
     row("… a change until the call returned", committed);
     row("… until half of the nodes had it", half);
     row("… until all had it", all);
@@ -168,10 +171,7 @@ async fn many(home: &Home, plane: Plane, size: Size, changes: usize) -> Plane {
     let begun = Instant::now();
     plane.kill().await;
     let plane = Plane::again(home, &token, Some(address)).await;
-    row(
-        "… control plane killed: ready again",
-        format!("{} ms, {}", ms(begun.elapsed()), plane.memory()),
-    );
+    row("… control plane killed: start", plane.started());
     plane.begin_peak();
     home_again("… and all back", &mut fleet, begun).await;
     row("… memory of the control plane meanwhile", plane.memory());

@@ -15,7 +15,7 @@ use xai::admin::api::Api;
 
 use super::{
     super::{machines::Machine, process::Home},
-    figures::{Memory, memory},
+    figures::{Memory, memory, ms, worked},
 };
 
 const ANY: &str = "127.0.0.1:0";
@@ -26,13 +26,16 @@ pub(super) struct Plane {
     /// Lets any number of nodes in.
     pub(super) token: JoinToken,
     /// Between the start of the process and its readiness.
-    pub(super) boot: Duration,
+    boot: Duration,
+    /// Seconds of CPU that this took.
+    boot_worked: f64,
 }
 
 impl Plane {
     /// The first start, on nothing: also makes a provider, and a token for nodes.
     pub(super) async fn first(home: &Home) -> Self {
         let (machine, boot) = start(home, ANY).await;
+        let boot_worked = worked(machine.pid());
         let api = api(&machine);
         let provider = CreateProviderRequest {
             id: "openai".to_owned(),
@@ -54,6 +57,7 @@ impl Plane {
             machine,
             token: JoinToken::parse(&made.into_inner().token).unwrap(),
             boot,
+            boot_worked,
         }
     }
 
@@ -62,6 +66,7 @@ impl Plane {
         let grpc = grpc.map_or_else(|| ANY.to_owned(), |grpc| grpc.to_string());
         let (machine, boot) = start(home, &grpc).await;
         Self {
+            boot_worked: worked(machine.pid()),
             machine,
             token: token.clone(),
             boot,
@@ -74,6 +79,16 @@ impl Plane {
 
     pub(super) fn api(&self) -> Api {
         api(&self.machine)
+    }
+
+    /// How long the start took, and what it cost.
+    pub(super) fn started(&self) -> String {
+        let (took, worked, memory) = (ms(self.boot), self.boot_worked, self.memory());
+        format!("{took} ms ({worked:.1} s of CPU), {memory}")
+    }
+
+    pub(super) fn worked(&self) -> f64 {
+        worked(self.machine.pid())
     }
 
     pub(super) fn memory(&self) -> Memory {
