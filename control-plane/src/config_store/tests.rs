@@ -45,6 +45,7 @@ use crate::{
 
 mod million;
 mod poison;
+mod rotated;
 mod staged;
 mod unanswered;
 

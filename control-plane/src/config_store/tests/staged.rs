@@ -14,20 +14,33 @@ use crate::store::{
 /// Keys of the change: more than two portions.
 const KEYS: u8 = 100;
 /// Stands nowhere in plain.
-const SECRET: &str = "sk-secret-of-a-large-change";
+pub(super) const SECRET: &str = "sk-secret-of-a-large-change";
 /// Objects of the change.
 const OBJECTS: usize = (KEYS + BEFORE) as usize + 2;
 /// Keys that are there before, and that the change takes away.
 const BEFORE: u8 = 20;
 
 /// A store of a process that dies: after some writes nothing is answered any more, the last write is made or not.
-struct Dying {
+pub(super) struct Dying {
     inner: SimStore,
     left: AtomicI64,
     made: bool,
 }
 
 impl Dying {
+    /// Dies at the write after so many, which is made.
+    pub(super) fn after(inner: &SimStore, writes: i64) -> Self {
+        Self {
+            inner: inner.clone(),
+            left: AtomicI64::new(writes),
+            made: true,
+        }
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.left.load(Ordering::SeqCst) < 0
+    }
+
     fn is_there(&self) -> Result<(), StoreError> {
         if self.left.load(Ordering::SeqCst) < 0 {
             return Err(StoreError::Closed);
@@ -72,7 +85,7 @@ impl Store for Dying {
     }
 }
 
-async fn load(store: Arc<dyn Store>, seed: u64) -> ConfigStore {
+pub(super) async fn load(store: Arc<dyn Store>, seed: u64) -> ConfigStore {
     let random: Arc<dyn Random> = Arc::new(Sequence(AtomicU64::new(seed << 20)));
     let clock: Arc<dyn Clock> = Arc::new(TestClock(tokio::time::Instant::now()));
     let trail = Arc::new(Trail::new(Arc::clone(&store), Arc::clone(&clock)).unwrap());
@@ -85,7 +98,7 @@ async fn load(store: Arc<dyn Store>, seed: u64) -> ConfigStore {
 }
 
 /// A store with a deployment and some keys in it.
-async fn prepared(seed: u64) -> SimStore {
+pub(super) async fn prepared(seed: u64) -> SimStore {
     let sim = SimStore::new(seed);
     let store: Arc<dyn Store> = Arc::new(sim.clone());
     let random = Sequence(AtomicU64::new(7));
@@ -103,7 +116,7 @@ async fn prepared(seed: u64) -> SimStore {
 }
 
 /// Takes all keys away, and puts others.
-fn large(_: &super::super::State) -> Result<(Vec<Edit>, ()), Fault> {
+pub(super) fn large(_: &super::super::State) -> Result<(Vec<Edit>, ()), Fault> {
     let gone = (0..BEFORE).map(|number| Edit::Delete(name_of(key(number, "root", false))));
     let new = (BEFORE..BEFORE + KEYS).map(|number| Edit::Put(stored(key(number, "root", true))));
     let upstream_key = Kind::UpstreamKey(UpstreamKey {
@@ -124,7 +137,7 @@ fn virtual_key(stored: &StoredResource) -> Option<VirtualKey> {
 }
 
 /// Whether the change is in force; it is never in part.
-fn is_in_force(state: &super::super::State) -> bool {
+pub(super) fn is_in_force(state: &super::super::State) -> bool {
     let keys: Vec<u8> = state
         .of_kind(ResourceKind::VirtualKey)
         .filter_map(|stored| virtual_key(stored)?.digest.first().copied())
