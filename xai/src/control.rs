@@ -6,9 +6,10 @@ use proxyxai_control_plane::app::{self, ControlPlane};
 use proxyxai_core::secret::{SecretString, seal::SealKey};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     task::JoinHandle,
 };
-use tokio_stream::{Stream, wrappers::TcpListenerStream};
+use tokio_stream::{Stream, StreamExt as _, wrappers::TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
@@ -100,7 +101,13 @@ impl Control {
 
     /// Serves those that come by TLS.
     pub(crate) fn serve_tls(&mut self, grpc: Socket) {
-        let incoming = TcpListenerStream::new(grpc.listener);
+        let incoming =
+            TcpListenerStream::new(grpc.listener).map(|stream: io::Result<TcpStream>| {
+                let stream = stream?;
+                // A change is a small message, and must not wait until what was sent before it is acknowledged.
+                stream.set_nodelay(true)?;
+                Ok(stream)
+            });
         self.serve(self.plane.tls().accept(incoming));
     }
 

@@ -26,6 +26,47 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// Starts a machine on this data directory and waits for its addresses.
+    pub(crate) async fn start(
+        home: &Home,
+        data: PathBuf,
+        program: &str,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let name = data.file_name().unwrap().to_str().unwrap().to_owned();
+        let _there_may_be_none = fs::remove_file(data.join("addresses.json"));
+        let log = data.with_extension("log");
+        let file = fs::File::create(&log).unwrap();
+        let mut command = home.program(&built(program), &[], variables);
+        let child = command
+            .env("XAI_DATA", &data)
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut machine = Self {
+            name,
+            child,
+            data,
+            log,
+            addresses: Value::Null,
+        };
+        machine.addresses = until("a machine starts", async || {
+            let ended = machine.child.try_wait().unwrap();
+            assert!(
+                ended.is_none(),
+                "{} ended ({ended:?}): {}",
+                machine.name,
+                machine.said()
+            );
+            let text = fs::read_to_string(machine.data.join("addresses.json")).ok()?;
+            serde_json::from_str(&text).ok()
+        })
+        .await;
+        machine
+    }
+
     /// All that it printed.
     pub(crate) fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
@@ -40,8 +81,13 @@ impl Machine {
         &self.data
     }
 
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        let pid = i32::try_from(self.pid()).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
     }
 
@@ -113,37 +159,7 @@ impl Site {
 
     /// Starts a machine and waits for its addresses.
     async fn start(&self, name: &str, program: &str, variables: &[(&str, &str)]) -> Machine {
-        let data = self.data(name);
-        let _there_may_be_none = fs::remove_file(data.join("addresses.json"));
-        let log = data.with_extension("log");
-        let file = fs::File::create(&log).unwrap();
-        let mut command = self.home.program(&built(program), &[], variables);
-        let child = command
-            .env("XAI_DATA", &data)
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut machine = Machine {
-            name: name.to_owned(),
-            child,
-            data,
-            log,
-            addresses: Value::Null,
-        };
-        machine.addresses = until("a machine starts", async || {
-            let ended = machine.child.try_wait().unwrap();
-            assert!(
-                ended.is_none(),
-                "{name} ended ({ended:?}): {}",
-                machine.said()
-            );
-            let text = fs::read_to_string(machine.data.join("addresses.json")).ok()?;
-            serde_json::from_str(&text).ok()
-        })
-        .await;
-        machine
+        Machine::start(&self.home, self.data(name), program, variables).await
     }
 
     /// Starts a control plane; all have one key-encryption key. `grpc` is its address, for one that comes back.

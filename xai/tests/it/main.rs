@@ -15,6 +15,7 @@ mod commands;
 mod environment;
 mod etcd;
 mod events;
+mod fleet;
 mod full_disk;
 mod joining;
 mod lifecycle;
