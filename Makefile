@@ -5,7 +5,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-CRATES := proxyxai-proto proxyxai-core proxyxai-testkit proxyxai-control-plane proxyxai-data-plane xai
+CRATES := proxyxai-proto proxyxai-core proxyxai-testkit proxyxai-data-plane xai
 export SUITE_LOG := $(CURDIR)/target/suites.log
 
 .PHONY: help run build test fmt clippy unit sdk prove bench bench-peers lint-proto manual refresh-prices
@@ -28,6 +28,8 @@ test:
 	@scripts/suite clippy cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 	@scripts/suite build cargo test --workspace --no-run --locked --quiet
 	@for crate in $(CRATES); do scripts/suite $$crate cargo test --locked --quiet --package $$crate || exit 1; done
+	@for part in --lib --test=it --test=roles; do scripts/suite control-plane-$${part##*[-=]} \
+	  cargo test --locked --quiet --package proxyxai-control-plane $$part || exit 1; done
 	@$(MAKE) --no-print-directory sdk
 	@echo "Seconds per suite:" && cat $(SUITE_LOG)
 
