@@ -34,11 +34,11 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    audit::{self, Deed, Trail},
+    audit::{Deed, Trail},
     keyring::{Keyring, Keys},
     publish::Publisher,
     status::Fault,
-    store::{Compare, MAX_OPS, Op, Store, Txn, keyspace::Key},
+    store::{Compare, Op, Store, Txn, keyspace::Key},
 };
 
 pub(crate) use sealing::map_secret;
@@ -50,8 +50,6 @@ use stage::Row;
 
 /// Tries before a write gives up on others that keep changing the same.
 const TRIES: usize = 8;
-/// Objects changed by one transaction: each takes two operations, the head one, and the record of the audit trail some.
-const MAX_EDITS: usize = (MAX_OPS - 1 - audit::OPS) / 2;
 /// How long a change may take to come back from the store.
 const ECHO: Duration = Duration::from_secs(10);
 
@@ -331,7 +329,7 @@ impl ConfigStore {
             action,
             accounts: &next.accounts,
         };
-        if !stage::fit(&rows, MAX_EDITS) {
+        if !stage::fit(&rows) {
             return self.commit_staged(&deed, guard, head, rows).await;
         }
         self.commit_at_once(&deed, guard, head, rows).await

@@ -102,12 +102,7 @@ impl Desk {
             stages: Stages::default(),
         };
         let (mut newest, mut head) = (0, None);
-        // Rows may be sealed under a key that comes after them in order.
         let ring = Key::Keyring.to_string();
-        entries
-            .iter()
-            .filter(|entry| entry.key == ring)
-            .for_each(|entry| desk.adopt(entry));
         // What was last in force, the keys that seal, and what is staged change nothing that is in force.
         let apart = |key: &str| {
             let staged = key.starts_with(STAGE_PREFIX) || key == STAGED;
@@ -173,10 +168,6 @@ impl Desk {
     pub(super) fn changes(&mut self, revision: u64, events: Vec<Event>) -> Option<Settled> {
         let mut head = None;
         for event in events {
-            match &event {
-                Event::Put(entry) if entry.key == Key::Keyring.to_string() => self.adopt(entry),
-                Event::Put(_) | Event::Delete(_) => {}
-            }
             head = self.take(event, revision).or(head);
         }
         if head.is_some() {
@@ -193,6 +184,11 @@ impl Desk {
 
     /// Takes one change; returns the new head, if it is one that can be used.
     fn take(&mut self, event: Event, revision: u64) -> Option<u64> {
+        let parsed = Key::parse(event.key());
+        if let (Some(Key::Keyring), Event::Put(entry)) = (&parsed, &event) {
+            // Rows are opened when all were taken, so it does not matter which comes first.
+            self.adopt(entry);
+        }
         let (key, cell) = match event {
             Event::Put(entry) => {
                 let cell = Cell {
@@ -203,7 +199,7 @@ impl Desk {
             }
             Event::Delete(key) => (key, None),
         };
-        match Key::parse(&key) {
+        match parsed {
             Some(Key::Keyring) => {}
             Some(Key::Head) => {
                 self.state.head_revision = cell.as_ref().map_or(0, |cell| cell.mod_revision);

@@ -27,7 +27,7 @@ use crate::{
 pub(super) const LEADER: &str = "config-stage";
 /// How long a writer waits for the one before it.
 const TURN: Duration = Duration::from_secs(10);
-/// Rows of one portion: each takes two operations, the record of the audit trail some, and what counts the portions one.
+/// Rows of one transaction: each takes two operations, the record of the audit trail some, and the head or what counts the portions one.
 const MOST_ROWS: usize = (MAX_OPS - 1 - audit::OPS) / 2;
 /// Bytes that rows may take in a transaction; the rest is for the head, what counts the portions, and the frame of the record.
 const MOST_BYTES: usize = MAX_BYTES - (8 << 10);
@@ -57,10 +57,10 @@ impl Row {
     }
 }
 
-/// Whether rows go into one transaction, with `most` of them at most.
-pub(super) fn fit(rows: &[Row], most: usize) -> bool {
+/// Whether rows go into one transaction.
+pub(super) fn fit(rows: &[Row]) -> bool {
     let bytes = rows.iter().map(Row::bytes).fold(0, usize::saturating_add);
-    rows.len() <= most && bytes <= MOST_BYTES
+    rows.len() <= MOST_ROWS && bytes <= MOST_BYTES
 }
 
 impl ConfigStore {
