@@ -3,15 +3,16 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    AccountIndex, AccountTree, Digest, IdShard, KeyDigest, KeyId, KeyRecord, KeyTable, Parts, Row,
-    Shard, Slots, shard::SHARDS,
+    AccountIndex, Digest, IdShard, KeyDigest, KeyId, KeyRecord, KeyTable, Paged, Parts, Row, Shard,
+    shard::SHARDS,
 };
+use crate::account::tree::AccountTree;
 
 /// Gathers keys, whose accounts are known by id only.
 pub struct KeyTableBuilder {
     accounts: Vec<Arc<str>>,
     numbers: HashMap<Arc<str>, AccountIndex>,
-    buckets: Vec<Vec<(KeyDigest, Row)>>,
+    buckets: Vec<Vec<Row>>,
 }
 
 impl Default for KeyTableBuilder {
@@ -50,7 +51,7 @@ impl KeyTableBuilder {
     /// Adds a key; the account in its record is a number of [`Self::account`].
     pub fn push(&mut self, digest: KeyDigest, record: KeyRecord, hash: Digest) {
         if let Some(bucket) = self.buckets.get_mut(Shard::number(&digest)) {
-            bucket.push((digest, Row { hash, record }));
+            bucket.push(Row::new(digest, record, hash));
         }
     }
 
@@ -62,45 +63,46 @@ impl KeyTableBuilder {
         let known: Vec<Option<AccountIndex>> =
             self.accounts.iter().map(|id| accounts.get(id)).collect();
         let (mut faults, mut len, mut sum) = (Vec::new(), 0_usize, Digest::default());
+        let mut owned = Paged::<u32>::default();
         let mut ids: Vec<Vec<u32>> = std::iter::repeat_with(Vec::new).take(SHARDS).collect();
         let each = self.buckets.iter().map(Vec::len).sum::<usize>() / SHARDS;
         ids.iter_mut().for_each(|bucket| bucket.reserve(each));
-        let shards = Parts::of(
-            self.buckets
-                .into_iter()
-                .enumerate()
-                .map(|(number, mut bucket)| {
-                    for (_, row) in &mut bucket {
-                        let given = usize::try_from(row.record.account.0).unwrap_or(usize::MAX);
-                        match known.get(given).copied().flatten() {
-                            Some(account) => row.record.account = account,
-                            None => {
-                                let id = self.accounts.get(given).map_or("", AsRef::as_ref);
-                                let reason = format!("its account `{id}` does not exist");
-                                faults.push((row.record.id, reason));
-                            }
-                        }
-                        if let Some(ids) = ids.get_mut(IdShard::number(&row.record.id)) {
-                            ids.push(IdShard::entry(&row.record.id, number));
-                        }
-                        sum.add(row.hash);
+        let buckets = self.buckets.into_iter().enumerate();
+        let shards = Parts::of(buckets.map(|(number, mut bucket)| {
+            for row in &mut bucket {
+                let given = usize::try_from(row.account().0).unwrap_or(usize::MAX);
+                match known.get(given).copied().flatten() {
+                    Some(account) => {
+                        row.move_to(account);
+                        owned.set(account, owned.get(account).saturating_add(1));
                     }
-                    bucket.sort_unstable_by_key(|(digest, _)| *digest);
-                    let twins = bucket.array_windows().filter(|[(a, _), (b, _)]| a == b);
-                    faults.extend(
-                        twins.map(|[_, (_, row)]| (row.record.id, DIGEST_TAKEN.to_owned())),
-                    );
-                    len = len.saturating_add(bucket.len());
-                    Shard::of(&bucket)
-                }),
-        );
+                    None => {
+                        let id = self.accounts.get(given).map_or("", AsRef::as_ref);
+                        let reason = format!("its account `{id}` does not exist");
+                        faults.push((*row.id(), reason));
+                    }
+                }
+                if let Some(ids) = ids.get_mut(IdShard::number(row.id())) {
+                    ids.push(IdShard::entry(row.id(), number));
+                }
+                sum.add(row.hash());
+            }
+            bucket.sort_unstable_by_key(|row| *row.digest());
+            let twins = bucket.array_windows();
+            let twins = twins.filter(|[a, b]| a.digest() == b.digest());
+            faults.extend(twins.map(|[_, row]| (*row.id(), DIGEST_TAKEN.to_owned())));
+            len = len.saturating_add(bucket.len());
+            (!bucket.is_empty()).then(|| Shard::of(&bucket))
+        }));
+        let some = |ids: Vec<u32>| (!ids.is_empty()).then(|| IdShard::of(ids));
+        let ids = ids.into_iter().map(some);
         if !faults.is_empty() {
             return Err(faults);
         }
         Ok(KeyTable {
             shards,
-            ids: Parts::of(ids.into_iter().map(IdShard::of)),
-            accounts: Arc::new(Slots::of(accounts)),
+            ids: Parts::of(ids),
+            owned,
             len,
             sum,
         })

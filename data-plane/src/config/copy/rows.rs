@@ -23,16 +23,12 @@ pub(super) fn bytes(snapshot: &Snapshot) -> usize {
     snapshot.keys.len().saturating_mul(ROW)
 }
 
-/// The accounts that rows name by number.
+/// The accounts that rows name by number; an empty id for a number that no account has.
 pub(super) fn accounts(snapshot: &Snapshot) -> Vec<String> {
     if snapshot.keys.is_empty() {
         return Vec::new();
     }
-    let accounts = &snapshot.accounts;
-    accounts
-        .all()
-        .map(|at| accounts.id(at).to_owned())
-        .collect()
+    snapshot.accounts.ids().map(str::to_owned).collect()
 }
 
 /// Keys that are part of a content too bear no hash, and are no rows.
