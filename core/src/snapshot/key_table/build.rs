@@ -38,14 +38,9 @@ impl KeyTableBuilder {
         number
     }
 
-    /// Room for so many keys, evenly spread.
+    /// Room for so many keys, evenly spread; for a few none is made.
     pub fn reserve(&mut self, keys: usize) {
-        let each = keys.div_ceil(SHARDS);
-        // Few shards have more than a quarter above the mean.
-        let each = each.saturating_add(each / 4);
-        self.buckets
-            .iter_mut()
-            .for_each(|bucket| bucket.reserve_exact(each));
+        make_room(&mut self.buckets, keys);
     }
 
     /// Adds a key; the account in its record is a number of [`Self::account`].
@@ -65,8 +60,8 @@ impl KeyTableBuilder {
         let (mut faults, mut len, mut sum) = (Vec::new(), 0_usize, Digest::default());
         let mut owned = Paged::<u32>::default();
         let mut ids: Vec<Vec<u32>> = std::iter::repeat_with(Vec::new).take(SHARDS).collect();
-        let each = self.buckets.iter().map(Vec::len).sum::<usize>() / SHARDS;
-        ids.iter_mut().for_each(|bucket| bucket.reserve(each));
+        let all = self.buckets.iter().map(Vec::len).sum();
+        make_room(&mut ids, all);
         let buckets = self.buckets.into_iter().enumerate();
         let shards = Parts::of(buckets.map(|(number, mut bucket)| {
             for row in &mut bucket {
@@ -107,6 +102,15 @@ impl KeyTableBuilder {
             sum,
         })
     }
+}
+
+/// Room for so many things, evenly spread over the parts. What is made of a part is smaller than that room, so that allocators do not put
+/// it between what is about to be freed.
+fn make_room<T>(parts: &mut [Vec<T>], things: usize) {
+    let each = things / SHARDS;
+    // Few parts have more than a quarter above the mean.
+    let each = each.saturating_add(each / 4);
+    parts.iter_mut().for_each(|part| part.reserve_exact(each));
 }
 
 /// What is wrong with a key that shares its digest.
