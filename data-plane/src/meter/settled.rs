@@ -135,3 +135,76 @@ impl Event for Settled {
         event.web_searches = self.usage.web_searches;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proxyxai_core::{
+        account::key::{KeyDigest, Pepper},
+        dialect::Endpoint,
+        snapshot::{Content, Version},
+    };
+    use proxyxai_proto::config::v1::resource::Kind;
+
+    use super::*;
+    use crate::{
+        config::{Pinned, held::View, sample},
+        meter::Caller,
+        request_id::RequestIds,
+    };
+
+    #[test]
+    fn what_waits_for_the_disk_keeps_no_configuration() {
+        let mut resources = sample::resources(&["a"]);
+        resources.push(sample::resource(Kind::VirtualKey(sample::virtual_key(
+            "k", 7,
+        ))));
+        let content: Content = resources.into_iter().map(Arc::new).collect();
+        let snapshot = Snapshot::compile(Version::default(), &content).unwrap();
+        let view = View {
+            pepper: Pepper::new([7; 32]),
+            keyed: false,
+        };
+        let pinned = Arc::new(Pinned::build(snapshot, view, &Pinned::empty()).unwrap());
+        let caller = Caller {
+            key: pinned.snapshot.key(&KeyDigest([7; 16])).unwrap(),
+            accounts: Arc::clone(&pinned.snapshot.accounts),
+        };
+        let facts = Facts {
+            request_id: RequestIds::new(1).next(),
+            account: caller.account(),
+            key: caller.key.record.id,
+            prices: Arc::clone(&pinned.snapshot.prices),
+            endpoint: Endpoint::ChatCompletions,
+            model: "a-1".to_owned(),
+            mapped_model: None,
+            stream: false,
+        };
+        let settled = Settled {
+            facts: Arc::new(facts),
+            upstream: Sent::of(&pinned.snapshot, UpstreamKeyIndex(0)),
+            attempt: 1,
+            outcome: Outcome::Reported,
+            reason: "ok",
+            status: 200,
+            usage: Usage::default(),
+            estimated: false,
+            client_gone: false,
+            started_unix_ms: 0,
+            duration_ms: 0,
+            first_byte_ms: 0,
+        };
+        let accounts = Arc::downgrade(&pinned.snapshot.accounts);
+        let whole = Arc::downgrade(&pinned);
+        drop((pinned, caller));
+        assert!(whole.upgrade().is_none() && accounts.upgrade().is_none());
+        let mut event = UsageEvent::default();
+        settled.write_to(&mut event);
+        let names = [
+            event.account_id,
+            event.key_id,
+            event.provider_id,
+            event.upstream_key_id,
+        ];
+        assert_eq!(names, ["root", "kxxxxxxxxxxx", "sim", "up-1"]);
+    }
+}
