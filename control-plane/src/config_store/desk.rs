@@ -42,9 +42,10 @@ const GONE: &str = "its row is gone, but nobody deleted it through the admin API
 
 /// The object whose row, or last good version, has this key.
 fn named_by(key: &str) -> Option<ResourceName> {
-    match Key::parse(key)? {
-        Key::Config(name) | Key::Good(name) => Some(name),
-        _ => None,
+    if let Some(Key::Config(name) | Key::Good(name)) = Key::parse(key) {
+        Some(name)
+    } else {
+        None
     }
 }
 
