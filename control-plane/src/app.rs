@@ -77,7 +77,7 @@ pub struct Settings {
     /// Names and addresses that its certificate bears, besides those of this machine and the one that clients ask for who pin the
     /// authority.
     pub names: Vec<String>,
-    /// How long records of the audit trail are kept.
+    /// How long records of the audit trail are kept, where the settings of the deployment say nothing.
     pub audit_keep: Duration,
 }
 

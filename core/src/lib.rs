@@ -15,4 +15,5 @@ pub mod order;
 pub mod ports;
 pub mod route;
 pub mod secret;
+pub mod settings;
 pub mod snapshot;

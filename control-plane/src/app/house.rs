@@ -1,6 +1,6 @@
 //! What a control plane does beside serving, until it is stopped.
 
-use proxyxai_core::ports::LogControl;
+use proxyxai_core::{ports::LogControl, settings};
 
 use super::ControlPlane;
 use crate::{authority::SERVER_RENEWAL, keyring::rotate, tls::TlsError};
@@ -20,9 +20,7 @@ impl ControlPlane {
                     }
                 }
             }
-            let keep = i64::try_from(self.settings.audit_keep.as_millis()).unwrap_or(i64::MAX);
-            let before = self.books.clock.unix_ms().saturating_sub(keep);
-            if let Err(error) = self.trail.prune(before).await {
+            if let Err(error) = self.trail.prune(self.audit_from()).await {
                 tracing::warn!(%error, "the audit trail was not pruned; it is tried again");
             }
             if let Err(error) = rotate::tidy(&self.keyring, &*self.random).await {
@@ -40,6 +38,15 @@ impl ControlPlane {
                 () = tokio::time::sleep(self.settings.fold_interval) => {}
             }
         }
+    }
+
+    /// Unix milliseconds of the oldest records of the audit trail that are kept.
+    fn audit_from(&self) -> i64 {
+        let set = self.config.state().settings.settings.unwrap_or_default();
+        let own = self.settings.audit_keep.as_secs();
+        let seconds = settings::in_force(&set, own).audit_keep_seconds;
+        let keep = i64::try_from(seconds.saturating_mul(1000)).unwrap_or(i64::MAX);
+        self.books.clock.unix_ms().saturating_sub(keep)
     }
 
     fn renew_certificate(&self) -> Result<(), TlsError> {

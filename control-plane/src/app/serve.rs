@@ -11,6 +11,7 @@ use proxyxai_proto::{
         log_service_server::LogServiceServer, node_service_server::NodeServiceServer,
         price_service_server::PriceServiceServer, provider_service_server::ProviderServiceServer,
         route_service_server::RouteServiceServer, secret_service_server::SecretServiceServer,
+        settings_service_server::SettingsServiceServer,
         upstream_key_service_server::UpstreamKeyServiceServer,
         usage_query_service_server::UsageQueryServiceServer,
     },
@@ -27,7 +28,7 @@ use crate::{
     admin::{
         accounts::AccountServer, backup::BackupServer, credentials::CredentialServer,
         keys::KeyServer, prices::PriceServer, providers::ProviderServer, routes::RouteServer,
-        secrets::SecretServer, upstream_keys::UpstreamKeyServer,
+        secrets::SecretServer, settings::SettingsServer, upstream_keys::UpstreamKeyServer,
     },
     audit::service::AuditServer,
     auth::{Gate, Guard},
@@ -139,6 +140,10 @@ impl ControlPlane {
                 random: Arc::clone(&self.random),
                 config: config(),
                 trail: Arc::clone(&self.trail),
+            }))
+            .add_service(SettingsServiceServer::new(SettingsServer {
+                config: config(),
+                audit_keep: self.settings.audit_keep,
             }))
             .add_service(BackupServiceServer::new(BackupServer {
                 store: Arc::clone(&self.store),
