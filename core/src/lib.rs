@@ -6,6 +6,7 @@
 pub mod access;
 pub mod account;
 pub mod audit;
+pub mod causes;
 pub mod dialect;
 pub mod freshness;
 pub mod idempotency;

@@ -153,6 +153,7 @@ impl ControlPlane {
             .add_service(ConfigServiceServer(Arc::clone(&self.config_server)))
             .add_service(UsageServiceServer::new(UsageServer {
                 books: Arc::clone(&self.books),
+                roster: Arc::clone(&self.roster),
                 door: Arc::clone(&self.door),
                 orders: Arc::clone(&self.orders),
                 stopping: self.stopping.clone(),

@@ -130,7 +130,7 @@ impl Session {
                     Err(_) => no_orders = true,
                 },
                 _ = bookmark.tick() => {
-                    if self.config.is_following() {
+                    if self.config.is_following() && self.nodes.may_prove() {
                         gathered = false;
                         let newest = Arc::clone(&published.borrow_and_update());
                         self.check_view(&newest)?;

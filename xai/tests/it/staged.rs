@@ -120,17 +120,13 @@ async fn check(moment: Moment) {
     };
     let grpc = first.address("grpc").to_string();
     first.kill().await;
-    println!(
-        "{moment:?}: the command ended with {:?}: {}",
-        answer.code, answer.err
-    );
     seen.insert(served(&node).await);
     seen.insert(exported(&site, &second).await);
     // Whoever finds a change in force brings it into the rows.
     let is_in_force = seen.contains(&ACCOUNTS);
     match moment {
         Moment::Staging => assert!(!is_in_force, "{seen:?}"),
-        Moment::Bringing => assert!(answer.code != Some(0) || is_in_force, "{seen:?}"),
+        Moment::Bringing => assert!(answer.code != Some(0) || is_in_force, "{seen:?} {answer:?}"),
     }
     let first = site.control_plane("control-1", &grpc).await;
     let again = site.xai(&first, &format!("{words} --wait=30s")).await;

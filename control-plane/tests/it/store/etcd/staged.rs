@@ -55,8 +55,8 @@ async fn fifth(store: &EtcdStore, key: &str) {
     }
 }
 
-/// Kills the leader of etcd at the fifth write of such a key; gives what was seen of the accounts, and how the apply ended.
-async fn killed(key: &str) -> (BTreeSet<usize>, bool) {
+/// Kills the leader of etcd at the fifth write of such a key; gives what was seen of the accounts all the while.
+async fn killed(key: &str) -> BTreeSet<usize> {
     let mut cluster = Cluster::start(3, &[]).await;
     let world = world();
     let planes: [Plane; 2] = [start(&world, &cluster).await, start(&world, &cluster).await];
@@ -82,8 +82,6 @@ async fn killed(key: &str) -> (BTreeSet<usize>, bool) {
             }
         }
     }
-    let answer = answer.unwrap();
-    println!("at the fifth `{key}`: {:?}", answer.as_ref().err());
     // What is done about an answer that nobody had: the same again. It is whole, or it is not there.
     let begin = Instant::now();
     while let Err(refusal) = planes[1].manifests().apply_manifest(manifest()).await {
@@ -112,20 +110,19 @@ async fn killed(key: &str) -> (BTreeSet<usize>, bool) {
         );
         sleep(Duration::from_millis(50)).await;
     }
-    (seen, answer.is_ok())
+    seen
 }
 
 #[tokio::test]
 #[ignore = "a cluster of three"]
 async fn etcd_full_law_20_a_large_apply_is_whole_when_the_leader_dies_while_it_is_staged() {
-    let (seen, _) = killed("cfg/stage/").await;
+    let seen = killed("cfg/stage/").await;
     assert!(seen.is_subset(&BTreeSet::from([0, ACCOUNTS])), "{seen:?}");
 }
 
 #[tokio::test]
 #[ignore = "a cluster of three"]
 async fn etcd_full_law_20_a_large_apply_is_whole_when_the_leader_dies_while_it_is_published() {
-    let (seen, done) = killed("cfg/staged").await;
+    let seen = killed("cfg/staged").await;
     assert!(seen.is_subset(&BTreeSet::from([0, ACCOUNTS])), "{seen:?}");
-    println!("the apply that was under way ended well: {done}");
 }
