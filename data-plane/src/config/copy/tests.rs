@@ -274,7 +274,8 @@ fn blake3_like(number: u32) -> [u8; 16] {
 fn pieces_of(file: &[u8]) -> Vec<Vec<u8>> {
     let (mut pieces, mut rest) = (Vec::new(), &file[8..]);
     while let Some((len, _)) = rest.split_first_chunk::<4>() {
-        let len = usize::try_from(u32::from_le_bytes(*len)).unwrap() + 4;
+        let len = usize::try_from(u32::from_le_bytes(*len)).unwrap();
+        let len = len.saturating_add(4);
         pieces.push(rest[..len].to_vec());
         rest = &rest[len..];
     }
