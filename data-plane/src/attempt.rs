@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE, uri::PathAndQuery};
 use http_body_util::BodyExt as _;
 use proxyxai_core::{
+    causes,
     dialect::{
         Dialect,
         first_event::{FirstEvent, first_event},
@@ -22,7 +23,6 @@ use proxyxai_core::{
 use tokio::time::timeout;
 
 use crate::{
-    causes,
     config::Pinned,
     context::Context,
     headers,
