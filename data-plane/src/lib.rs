@@ -7,6 +7,7 @@
 pub mod app;
 mod attempt;
 mod body;
+mod cascade;
 mod causes;
 pub mod config;
 pub mod context;
@@ -20,6 +21,7 @@ mod head;
 mod headers;
 mod identify;
 pub mod keys;
+mod made;
 mod meter;
 pub mod metrics;
 mod models;

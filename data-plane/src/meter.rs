@@ -31,6 +31,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Whether it is a child gateway that calls.
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.accounts.is_of_gateway(self.key.record.account)
+    }
+
     /// Whether key and accounts allow the model.
     ///
     /// # Errors
@@ -110,6 +115,22 @@ impl Meter {
     /// The answer may take long: what is kept meanwhile must not keep more alive than itself.
     pub(crate) fn settle_down(&mut self) {
         self.body = body::apart(mem::take(&mut self.body));
+    }
+
+    /// Whether the provider may have begun to work.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// What all attempts of the request share.
+    pub(crate) fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The answer tells which response it makes.
+    pub(crate) fn made(&self, response: &str) {
+        let Facts { pinned, caller, .. } = &*self.facts;
+        self.cx.made.note(response, pinned, self.upstream, caller);
     }
 
     /// From here on the provider may have begun to work.

@@ -33,6 +33,7 @@ struct Node {
     name: Box<str>,
     parent: Option<AccountIndex>,
     suspended: bool,
+    gateway: bool,
     limits: Limits,
 }
 
@@ -68,6 +69,7 @@ impl AccountTree {
                 name: account.name.as_str().into(),
                 parent: None,
                 suspended: account.suspended,
+                gateway: account.gateway,
                 limits,
             });
         }
@@ -219,6 +221,11 @@ impl AccountTree {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Whether it is a child gateway that calls as this account. This is not handed down: what its accounts below are used for is not known.
+    pub fn is_of_gateway(&self, index: AccountIndex) -> bool {
+        self.node(index).is_some_and(|node| node.gateway)
     }
 
     /// The nearest account that is suspended: this one, or one above it.

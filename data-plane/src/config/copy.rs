@@ -156,6 +156,7 @@ fn assemble(copy: ConfigCopy, rows: &[u8]) -> Result<(Loaded, Age), CopyFault> {
     }
     let view = View {
         pepper: Pepper::new(pepper),
+        deployment: copy.deployment_id.into(),
         keyed: copy.keyed,
     };
     let pinned = Pinned::build(snapshot, view, &Pinned::empty())
@@ -187,6 +188,7 @@ pub(crate) fn write(
 ) -> Result<u64, CopyFault> {
     let snapshot = &holding.pinned.snapshot;
     let pepper = holding.pinned.pepper.as_ref();
+    let deployment = holding.pinned.deployment.as_ref();
     let copy = ConfigCopy {
         version: Some(snapshot.version.into()),
         digest: snapshot.digest.0.to_vec(),
@@ -201,6 +203,7 @@ pub(crate) fn write(
         known_keys: remembered.keys,
         known_accounts: remembered.accounts,
         age: Some(age_for(holding, age)),
+        deployment_id: deployment.map_or_else(String::new, |own| own.id().to_owned()),
     };
     let len = copy.encoded_len();
     let head = u32::try_from(len).map_err(|_| CopyFault::Content("its head is too long"))?;

@@ -70,6 +70,7 @@ fn holding(content: &Content) -> Holding {
         .for_each(|(_, resource)| incoming.add(Arc::clone(resource)));
     let snapshot = Snapshot::assemble(version(), &incoming.rest, incoming.keys).unwrap();
     let view = View {
+        deployment: "d".into(),
         pepper: Pepper::new(PEPPER),
         keyed: false,
     };
