@@ -10,8 +10,8 @@ use super::retry::{AttemptEnd, MAX_ATTEMPTS, Verdict, judge};
 
 /// Most gateways, and other intermediaries that say so, on the way of a request.
 pub const MAX_HOPS: usize = 8;
-/// What is kept of the time that is left, so that a parent's answer still comes in time.
-pub const MARGIN: Duration = Duration::from_millis(20);
+/// The least and the most that is kept of the time that is left, so that a parent's answer still comes in time: a tenth, in between.
+pub const MARGIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
 
 /// Why a request goes no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -153,7 +153,8 @@ pub fn time_of_child(own: Duration, said: Option<&[u8]>) -> Duration {
 
 /// What a parent is told of the time that is left, in milliseconds; `None` when there is too little to ask it.
 pub fn time_for_parent(left: Duration) -> Option<u64> {
-    let left = u64::try_from(left.checked_sub(MARGIN)?.as_millis()).ok()?;
+    let margin = left.checked_div(10)?.clamp(MARGIN.0, MARGIN.1);
+    let left = u64::try_from(left.checked_sub(margin)?.as_millis()).ok()?;
     (left > 0).then_some(left)
 }
 

@@ -213,7 +213,7 @@ proptest! {
             let left = time.saturating_sub(Duration::from_millis(spent));
             let Some(next) = time_for_parent(left) else { return Ok(()) };
             prop_assert!(said.is_none_or(|said| next < said), "{next} after {said:?}");
-            prop_assert!(Duration::from_millis(next) + MARGIN <= left);
+            prop_assert!(Duration::from_millis(next) + MARGIN.0 <= left);
             said = Some(next);
         }
     }

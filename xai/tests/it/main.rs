@@ -10,6 +10,7 @@
 mod answers;
 mod apart;
 mod bill;
+mod cascade;
 mod chaos;
 mod commands;
 mod environment;
