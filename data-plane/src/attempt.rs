@@ -123,7 +123,7 @@ pub(crate) async fn run(
         if parent {
             let used = match &mut sent {
                 Ok((head, ..)) => {
-                    said = Said::take(&mut head.headers);
+                    said = Said::take(head);
                     said.used()
                 }
                 Err(_) if meter.is_sent() => Used::NotSaid,
@@ -174,6 +174,9 @@ pub(crate) async fn run(
         if cx.timers.until(call.deadline).is_zero() {
             break;
         }
+    }
+    if failed.is_empty() && matches!(call.servers, Servers::This(_)) {
+        return Err(Failure::ResponseOutOfReach);
     }
     none_left(call, failed)
 }
@@ -503,6 +506,12 @@ fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
         });
     }
     let timed_out = exhausted == Exhausted::Failed { timed_out: true };
+    let of_parent = |one: &Failed| {
+        let upstream = call.facts.pinned.snapshot.upstream(one.upstream);
+        upstream.is_some_and(|(_, provider)| provider.kind == ProviderKind::Gateway)
+    };
+    // A parent that is away is not called back by many clients at once.
+    let spent = failed.len() > 1 || failed.last().is_some_and(of_parent);
     let (last, provider) = match failed.last() {
         Some(one) => (one.detail.clone(), provider(one).unwrap_or_default().1),
         None => ("no upstream key could be used".to_owned(), String::new()),
@@ -512,5 +521,6 @@ fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
         provider,
         last,
         timed_out,
+        spent,
     })
 }

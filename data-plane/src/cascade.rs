@@ -20,6 +20,7 @@ use crate::{
     headers::{self, X_REQUEST_ID},
     request_id::RequestId,
     respond::Failure,
+    upstream::Head,
 };
 
 /// The gateways that a request came through (RFC 8586).
@@ -135,26 +136,34 @@ pub(crate) struct Said {
     pub(crate) should_retry: Option<HeaderValue>,
     /// Whether the answer is an error of a gateway, in words that are fit to be passed on.
     pub(crate) of_a_gateway: bool,
+    status: u16,
 }
 
 impl Said {
-    pub(crate) fn take(headers: &mut HeaderMap) -> Self {
+    pub(crate) fn take(head: &mut Head) -> Self {
+        let headers = &mut head.headers;
         Self {
+            status: head.status.as_u16(),
             used: headers.remove(X_UPSTREAM_ATTEMPTS),
             should_retry: headers.get(X_SHOULD_RETRY).cloned(),
             of_a_gateway: headers.contains_key(X_PROXYXAI_DEPLOYMENT),
         }
     }
 
-    /// A gateway that bids to try again sent nothing to anybody.
+    /// A gateway that bids to try again, or refuses whoever asks, sent nothing to anybody.
     pub(crate) fn used(&self) -> Used<'_> {
         let again = |said: &HeaderValue| said.as_bytes().eq_ignore_ascii_case(b"true");
         match &self.used {
             Some(used) => Used::Said(used.as_bytes()),
-            None if self.of_a_gateway && self.should_retry.as_ref().is_some_and(again) => {
-                Used::Nothing
+            None => {
+                let refused = (400..500).contains(&self.status);
+                let nothing = refused || self.should_retry.as_ref().is_some_and(again);
+                if self.of_a_gateway && nothing {
+                    Used::Nothing
+                } else {
+                    Used::NotSaid
+                }
             }
-            None => Used::NotSaid,
         }
     }
 }

@@ -123,6 +123,7 @@ async fn list(cx: &Rc<Context>, call: &Call) -> Result<Response<AnswerBody>, Fai
                             provider: String::new(),
                             last: "its list of models cannot be read".to_owned(),
                             timed_out: false,
+                            spent: false,
                         })
                     }
                 }

@@ -58,6 +58,11 @@ pub(crate) enum Failure {
         "the response `{0}` does not exist, or was made by another account or upstream key; send the whole conversation instead of `previous_response_id`"
     )]
     NoSuchResponse(String),
+    /// The upstream key that made it is out of use, or does not serve the model.
+    #[error(
+        "the upstream key that made this response is out of use, or does not serve this model; send the whole conversation instead of `previous_response_id`"
+    )]
+    ResponseOutOfReach,
     /// Something is at this path, for another method.
     #[error("this path answers {} alone", .0.method())]
     Method(Endpoint),
@@ -149,6 +154,8 @@ pub(crate) enum Failure {
         last: String,
         /// Whether it was time that ran out.
         timed_out: bool,
+        /// Whether a client that tries again would only multiply what was tried.
+        spent: bool,
     },
 }
 
@@ -175,7 +182,7 @@ impl Failure {
             Self::TooLarge(_) => ErrorCode::TooLarge,
             Self::Encoded => ErrorCode::UnsupportedEncoding,
             Self::UnknownPath | Self::NotPassedOn(_) | Self::NoSuchModel(_) => ErrorCode::NotFound,
-            Self::NoSuchResponse(_) => ErrorCode::NoSuchResponse,
+            Self::NoSuchResponse(_) | Self::ResponseOutOfReach => ErrorCode::NoSuchResponse,
             Self::Loop(_) => ErrorCode::Loop,
             Self::Method(_) => ErrorCode::MethodNotAllowed,
             Self::NoKey | Self::TwoKeys | Self::WrongKey(_) | Self::Key { .. } => {
@@ -240,6 +247,7 @@ impl Failure {
             | Self::NotPassedOn(_)
             | Self::Loop(_)
             | Self::NoSuchResponse(_)
+            | Self::ResponseOutOfReach
             | Self::Method(_)
             | Self::NoKey
             | Self::TwoKeys
@@ -257,7 +265,7 @@ impl Failure {
 
     /// Whether a client that tries again would only multiply what the gateway has tried.
     fn retry_is_spent(&self) -> bool {
-        let gave_up = matches!(self, Self::UpstreamFailed { attempts, .. } if *attempts > 1);
+        let gave_up = matches!(self, Self::UpstreamFailed { spent: true, .. });
         gave_up
             || matches!(
                 self,

@@ -312,3 +312,42 @@ fn official_providers_are_not_told_the_way() {
     assert!(!official("https://api.openai.com", ProviderKind::Gateway));
     assert!(!official("https://gateway.example", ProviderKind::Gateway));
 }
+
+#[test]
+fn a_key_that_the_parent_refuses_costs_no_attempt() {
+    crate::harness::run(|| async {
+        let lines = "X-Proxyxai-Deployment: mum\r\n";
+        let refused = plain(
+            "401 Unauthorized",
+            lines,
+            r#"{"error":{"message":"no such key"}}"#,
+        );
+        let parent = Upstream::start([refused, good()]).await;
+        let core = node(&[("p", ProviderKind::Gateway, &parent, &["a", "b"])]).await;
+        assert_eq!(ask(&core, "root", "").await.status, 200);
+        let left = parent.seen();
+        let left = left
+            .iter()
+            .map(|seen| header(&seen.head, "x-attempts-left").unwrap());
+        assert_eq!(left.collect::<Vec<_>>(), ["3", "3"]);
+    });
+}
+
+#[test]
+fn a_parent_that_is_away_is_said_to_be() {
+    crate::harness::run(|| async {
+        let parent = Upstream::start([vec![crate::harness::Step::Cut]]).await;
+        let core = node(&[("p", ProviderKind::Gateway, &parent, &["a"])]).await;
+        let answer = ask(&core, "root", "").await;
+        let again = answer.header("x-should-retry");
+        assert_eq!((answer.status, again.as_deref()), (502, Some("false")));
+        let message = answer.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(
+            message.contains("at provider `p`") && message.ends_with("(gateway test)"),
+            "{message}"
+        );
+    });
+}

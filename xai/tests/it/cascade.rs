@@ -1,14 +1,11 @@
 //! Gateways behind gateways as real processes: a chain of three before the simulated providers, and circles of one, two and five.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use proxyxai_proto::usage::v1::Outcome;
 use proxyxai_testkit::{Chaos, Fault};
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{
     events::events,
