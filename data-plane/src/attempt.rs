@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE, uri::PathAndQuery};
 use http_body_util::BodyExt as _;
 use proxyxai_core::{
+    causes,
     dialect::{
         Dialect,
         first_event::{FirstEvent, first_event},
@@ -25,11 +26,11 @@ use tokio::time::timeout;
 
 use crate::{
     cascade::{self, Handed, Said, X_SHOULD_RETRY},
-    causes,
+    config::Pinned,
     context::Context,
     headers,
     made::Servers,
-    meter::{Facts, Meter},
+    meter::{Caller, Facts, Meter},
     request::Bounds,
     respond::Failure,
     timers::{Deadline, within},
@@ -45,6 +46,9 @@ const DISCARD: Duration = Duration::from_millis(200);
 
 /// What is sent, whichever key it is sent with.
 pub(crate) struct Call {
+    /// The one configuration that the request is served from.
+    pub(crate) pinned: Arc<Pinned>,
+    pub(crate) caller: Caller,
     pub(crate) facts: Arc<Facts>,
     pub(crate) dialect: Dialect,
     pub(crate) method: Method,
@@ -100,7 +104,7 @@ pub(crate) async fn run(
     call: &Call,
     pool: (PoolIndex, &Pool),
 ) -> Result<Answer, Failure> {
-    let turn = call.facts.pinned.turn(pool.0);
+    let turn = call.pinned.turn(pool.0);
     let mut failed: Vec<Failed> = Vec::new();
     let mut candidates = Candidates::new(pool.1, turn, call.facts.sent_model());
     if let Servers::This(key) = call.servers {
@@ -110,7 +114,7 @@ pub(crate) async fn run(
     while let Some(upstream) = candidates.next(failed.last().map(|one| one.end), allowance.left()) {
         let number = failed.len().saturating_add(1);
         let mut meter = Meter::begin(cx, call, upstream, number);
-        let Some((_, provider)) = call.facts.pinned.snapshot.upstream(upstream) else {
+        let Some((_, provider)) = call.pinned.snapshot.upstream(upstream) else {
             continue;
         };
         if call.servers != Servers::Any {
@@ -255,7 +259,7 @@ fn write_head(
     upstream: UpstreamKeyIndex,
     handed: Option<Handed>,
 ) -> Option<Vec<u8>> {
-    let credential = call.facts.pinned.credential(upstream)?;
+    let credential = call.pinned.credential(upstream)?;
     let mut head = Vec::with_capacity(HEAD);
     for part in [
         call.method.as_str(),
@@ -471,8 +475,7 @@ async fn discard(head: Head, mut body: Incoming) -> Option<Kept> {
 fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
     let ends: Vec<AttemptEnd> = failed.iter().map(|one| one.end).collect();
     let provider = |one: &Failed| {
-        call.facts
-            .pinned
+        call.pinned
             .snapshot
             .upstream(one.upstream)
             .map(|(key, provider)| (key.id.to_string(), provider.id.to_string()))
@@ -507,7 +510,7 @@ fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
     }
     let timed_out = exhausted == Exhausted::Failed { timed_out: true };
     let of_parent = |one: &Failed| {
-        let upstream = call.facts.pinned.snapshot.upstream(one.upstream);
+        let upstream = call.pinned.snapshot.upstream(one.upstream);
         upstream.is_some_and(|(_, provider)| provider.kind == ProviderKind::Gateway)
     };
     // A parent that is away is not called back by many clients at once.

@@ -97,7 +97,7 @@ pub(crate) struct Handed {
 
 /// Writes the headers that only those have a use for who may be, or have behind them, a gateway.
 pub(crate) fn write(out: &mut Vec<u8>, call: &Call, provider: &Provider, handed: Option<Handed>) {
-    let deployment = call.facts.pinned.deployment.as_deref();
+    let deployment = call.pinned.deployment.as_deref();
     if call.bounds.came_through {
         let own = deployment.map(Deployment::id);
         write_joined(out, &CDN_LOOP, &call.headers, own.unwrap_or_default());

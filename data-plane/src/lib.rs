@@ -8,7 +8,6 @@ pub mod app;
 mod attempt;
 mod body;
 mod cascade;
-mod causes;
 pub mod config;
 pub mod context;
 pub mod control_tls;

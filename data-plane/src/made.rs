@@ -42,22 +42,11 @@ impl Made {
     }
 
     /// Notes who made a response, and for whom.
-    pub(crate) fn note(
-        &self,
-        response: &str,
-        pinned: &Pinned,
-        upstream: UpstreamKeyIndex,
-        caller: &Caller,
-    ) {
-        let key = pinned.snapshot.upstream(upstream).map(|(key, _)| &key.id);
-        let account = caller.accounts.shared_id(caller.key.record.account);
-        if let (Some(key), Some(account)) = (key, account)
-            && response.len() <= MAX_ID
-        {
-            let upstream_key = Arc::clone(key);
+    pub(crate) fn note(&self, response: &str, upstream_key: &Arc<str>, account: &Arc<str>) {
+        if response.len() <= MAX_ID {
             let maker = Maker {
-                upstream_key,
-                account,
+                upstream_key: Arc::clone(upstream_key),
+                account: Arc::clone(account),
             };
             self.0.insert(response.into(), maker);
         }

@@ -14,13 +14,20 @@ use proxyxai_core::{
         Endpoint, estimate,
         usage::{Tokens, Usage},
     },
+    money::price::PriceBook,
     route::{pool::UpstreamKeyIndex, retry::AttemptEnd},
+    snapshot::KeyId,
 };
 use proxyxai_proto::usage::v1::Outcome;
 
 use crate::{
-    attempt::Call, body, config::Pinned, context::Context, request_id::RequestId, respond::Failure,
+    attempt::Call,
+    body,
+    context::Context,
+    request_id::RequestId,
+    respond::{Failure, level},
 };
+use settled::Sent;
 pub(crate) use settled::Settled;
 
 /// Who asks, as a request needs it.
@@ -36,6 +43,12 @@ impl Caller {
         self.accounts.is_of_gateway(self.key.record.account)
     }
 
+    /// The id of the key's account.
+    pub(crate) fn account(&self) -> Arc<str> {
+        let account = self.accounts.shared_id(self.key.record.account);
+        account.unwrap_or_default()
+    }
+
     /// Whether key and accounts allow the model.
     ///
     /// # Errors
@@ -46,12 +59,14 @@ impl Caller {
     }
 }
 
-/// What all attempts of a request share.
+/// What all attempts of a request share. It is kept until their events are written, which a full disk may put off for hours: so it
+/// holds nothing of the configuration but what they name.
 pub(crate) struct Facts {
     pub(crate) request_id: RequestId,
-    /// The one configuration that the request is served from.
-    pub(crate) pinned: Arc<Pinned>,
-    pub(crate) caller: Caller,
+    /// Who pays.
+    pub(crate) account: Arc<str>,
+    pub(crate) key: KeyId,
+    pub(crate) prices: Arc<PriceBook>,
     pub(crate) endpoint: Endpoint,
     pub(crate) model: String,
     /// What the provider is asked for, where a route gives the model another name.
@@ -71,7 +86,7 @@ impl Facts {
 pub(crate) struct Meter {
     cx: Rc<Context>,
     facts: Arc<Facts>,
-    upstream: UpstreamKeyIndex,
+    upstream: Option<Sent>,
     attempt: u32,
     began: Duration,
     began_unix_ms: i64,
@@ -98,7 +113,7 @@ impl Meter {
         Box::new(Self {
             cx: Rc::clone(cx),
             facts: Arc::clone(&call.facts),
-            upstream,
+            upstream: Sent::of(&call.pinned.snapshot, upstream),
             attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
             began: cx.clock.monotonic(),
             began_unix_ms: cx.clock.unix_ms(),
@@ -122,15 +137,18 @@ impl Meter {
         self.sent
     }
 
-    /// What all attempts of the request share.
-    pub(crate) fn facts(&self) -> &Facts {
-        &self.facts
+    /// Of which deployment the node is, in words that follow an error.
+    pub(crate) fn level(&self) -> String {
+        let pinned = self.cx.config.current();
+        let deployment = pinned.deployment.as_deref();
+        deployment.map_or_else(String::new, |own| level(own.id()))
     }
 
     /// The answer tells which response it makes.
     pub(crate) fn made(&self, response: &str) {
-        let Facts { pinned, caller, .. } = &*self.facts;
-        self.cx.made.note(response, pinned, self.upstream, caller);
+        if let Some(sent) = &self.upstream {
+            self.cx.made.note(response, sent.key(), &self.facts.account);
+        }
     }
 
     /// From here on the provider may have begun to work.
@@ -226,7 +244,7 @@ impl Meter {
         let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         self.cx.events.push(Settled {
             facts: Arc::clone(&self.facts),
-            upstream: self.upstream,
+            upstream: self.upstream.take(),
             attempt: self.attempt,
             outcome,
             reason,

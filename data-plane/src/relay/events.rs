@@ -13,7 +13,7 @@ use proxyxai_core::dialect::{
 };
 
 use super::source::{Piece, Source};
-use crate::{attempt::Call, meter::Meter, request_id::RequestId, respond::level};
+use crate::{attempt::Call, meter::Meter, request_id::RequestId};
 
 pub(super) struct Events {
     source: Option<Source>,
@@ -124,8 +124,7 @@ impl Events {
             .saw(self.stream.usage(), self.stream.output_bytes());
         self.meter.settle_unknown(why);
         if !self.stream.failed() {
-            let deployment = self.meter.facts().pinned.deployment.as_ref();
-            let level = deployment.map_or_else(String::new, |own| level(own.id()));
+            let level = self.meter.level();
             let event = error::event(
                 self.dialect,
                 ErrorCode::UpstreamFailed,
