@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::{
     config::ConfigHandle,
     keys::{KeyResolver, REMEMBERED},
+    made::Made,
     meter::Settled,
     metrics::CoreCounters,
     net::{Dial, DialFactory},
@@ -94,6 +95,7 @@ pub(crate) struct Shared {
     pub(crate) keys: KeyResolver,
     pub(crate) orders: Orders,
     pub(crate) strangers: Strangers,
+    pub(crate) made: Made,
     pub(crate) events: EventSender<Settled>,
     pub(crate) dial: DialFactory,
 }
@@ -106,6 +108,7 @@ pub(crate) struct Context {
     pub(crate) keys: KeyResolver,
     pub(crate) orders: Orders,
     pub(crate) strangers: Strangers,
+    pub(crate) made: Made,
     pub(crate) events: EventSender<Settled>,
     pub(crate) dial: Rc<dyn Dial>,
     pub(crate) pool: Pool,
@@ -133,6 +136,7 @@ impl Context {
             keys: shared.keys,
             orders: shared.orders,
             strangers: shared.strangers,
+            made: shared.made,
             events: shared.events,
             pool: Pool::default(),
             counters,

@@ -100,6 +100,7 @@ fn stays_here(name: &str) -> bool {
                 | "true-client-ip"
                 | "cf-connecting-ip"
                 | "x-attempts-left"
+                | "x-upstream-attempts"
                 | "x-request-timeout-ms"
                 | "x-request-id"
         )

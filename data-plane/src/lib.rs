@@ -7,6 +7,7 @@
 pub mod app;
 mod attempt;
 mod body;
+mod cascade;
 pub mod config;
 pub mod context;
 pub mod control_tls;
@@ -19,6 +20,7 @@ mod head;
 mod headers;
 mod identify;
 pub mod keys;
+mod made;
 mod meter;
 pub mod metrics;
 mod models;

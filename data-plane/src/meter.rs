@@ -20,7 +20,13 @@ use proxyxai_core::{
 };
 use proxyxai_proto::usage::v1::Outcome;
 
-use crate::{attempt::Call, body, context::Context, request_id::RequestId, respond::Failure};
+use crate::{
+    attempt::Call,
+    body,
+    context::Context,
+    request_id::RequestId,
+    respond::{Failure, level},
+};
 use settled::Sent;
 pub(crate) use settled::Settled;
 
@@ -32,6 +38,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Whether it is a child gateway that calls.
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.accounts.is_of_gateway(self.key.record.account)
+    }
+
     /// The id of the key's account.
     pub(crate) fn account(&self) -> Arc<str> {
         let account = self.accounts.shared_id(self.key.record.account);
@@ -119,6 +130,25 @@ impl Meter {
     /// The answer may take long: what is kept meanwhile must not keep more alive than itself.
     pub(crate) fn settle_down(&mut self) {
         self.body = body::apart(mem::take(&mut self.body));
+    }
+
+    /// Whether the provider may have begun to work.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// Of which deployment the node is, in words that follow an error.
+    pub(crate) fn level(&self) -> String {
+        let pinned = self.cx.config.current();
+        let deployment = pinned.deployment.as_deref();
+        deployment.map_or_else(String::new, |own| level(own.id()))
+    }
+
+    /// The answer tells which response it makes.
+    pub(crate) fn made(&self, response: &str) {
+        if let Some(sent) = &self.upstream {
+            self.cx.made.note(response, sent.key(), &self.facts.account);
+        }
     }
 
     /// From here on the provider may have begun to work.

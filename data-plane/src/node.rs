@@ -21,6 +21,7 @@ use crate::{
     },
     context::{Context, Settings, Shared, Strangers},
     keys::{Asker, KeyResolver},
+    made::Made,
     meter::Settled,
     metrics::{self, CoreCounters},
     net::{DialFactory, Listener},
@@ -144,6 +145,7 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
         keys,
         orders,
         strangers: Strangers::new(),
+        made: Made::new(),
         events,
         dial: ports.dial,
     };

@@ -26,6 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cascade::Deployment,
     context::Context,
     net::{Io, Listener},
     relay::AnswerBody,
@@ -172,7 +173,13 @@ async fn handle(
         visitor.body_unread();
         let dialect =
             proxyxai_core::dialect::endpoint::dialect_of_path(request.uri().path(), false);
-        let mut response = respond(&Failure::Overloaded, dialect, cx.request_id().as_str());
+        let pinned = cx.config.current();
+        let mut response = respond(
+            &Failure::Overloaded,
+            dialect,
+            cx.request_id().as_str(),
+            pinned.deployment.as_deref().map(Deployment::id),
+        );
         response.body_mut().keep(busy);
         return Ok(response);
     }

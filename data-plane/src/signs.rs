@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::headers::X_API_KEY;
+use crate::{cascade::CDN_LOOP, headers::X_API_KEY};
 
 /// What the head of a request says. Of a header that stands several times this is the first, as in a look-up.
 #[derive(Default)]
@@ -15,6 +15,7 @@ pub(crate) struct Signs<'a> {
     pub(crate) upgrade: Option<&'a HeaderValue>,
     pub(crate) authorization: Option<&'a HeaderValue>,
     pub(crate) x_api_key: Option<&'a HeaderValue>,
+    pub(crate) cdn_loop: Option<&'a HeaderValue>,
 }
 
 impl<'a> Signs<'a> {
@@ -32,6 +33,7 @@ impl<'a> Signs<'a> {
                 header::UPGRADE => &mut signs.upgrade,
                 header::AUTHORIZATION => &mut signs.authorization,
                 _ if *name == X_API_KEY => &mut signs.x_api_key,
+                _ if *name == CDN_LOOP => &mut signs.cdn_loop,
                 _ => continue,
             };
             place.get_or_insert(value);
@@ -63,12 +65,14 @@ mod tests {
                 (signs.upgrade, header::UPGRADE),
                 (signs.authorization, header::AUTHORIZATION),
                 (signs.x_api_key, X_API_KEY),
+                (signs.cdn_loop, CDN_LOOP),
             ] {
                 assert_eq!(found, headers.get(&name), "{name} in {lines:?}");
             }
         };
         check(&[]);
         check(&[("Host", "a"), ("X-API-Key", "k"), ("x", "y")]);
+        check(&[("CDN-Loop", "a"), ("cdn-loop", "b")]);
         check(&[("host", "a"), ("authorization", "b"), ("Host", "c")]);
         check(&[
             ("transfer-encoding", "chunked"),

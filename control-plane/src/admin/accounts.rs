@@ -221,6 +221,7 @@ pub(crate) fn create(
         allowed_models: request.allowed_models.clone(),
         allowed_endpoints: request.allowed_endpoints.clone(),
         allowed_networks: request.allowed_networks.clone(),
+        gateway: request.gateway,
     };
     check_limits(state, Some(parent), limits_of(&account), &Dimension::ALL)?;
     Ok(object(
@@ -247,6 +248,9 @@ pub(crate) fn update(
     }
     if let Some(suspended) = request.suspended {
         account.suspended = suspended;
+    }
+    if let Some(gateway) = request.gateway {
+        account.gateway = gateway;
     }
     let mut written = Vec::new();
     for (dimension, given, list) in [

@@ -158,6 +158,7 @@ impl Working<'_> {
             allowed_models: account.allowed_models.clone(),
             allowed_endpoints: account.allowed_endpoints.clone(),
             allowed_networks: account.allowed_networks.clone(),
+            gateway: account.gateway,
             idempotency_key: String::new(),
         };
         let id = new_id(self.tools.random, "acct");

@@ -44,6 +44,7 @@ enum Place {
         parent: Option<AccountIndex>,
         suspended: bool,
         limited: bool,
+        gateway: bool,
     },
 }
 
@@ -190,6 +191,11 @@ impl AccountTree {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Whether it is a child gateway that calls as this account. This is not handed down: what its accounts below are used for is not known.
+    pub fn is_of_gateway(&self, index: AccountIndex) -> bool {
+        matches!(self.places.get(index), Place::Taken { gateway: true, .. })
     }
 
     /// The nearest account that is suspended: this one, or one above it.

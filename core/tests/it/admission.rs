@@ -92,6 +92,7 @@ fn tree(rows: Vec<(prop::sample::Index, Lists, bool)>) -> Option<AccountTree> {
             allowed_models: models,
             allowed_endpoints: endpoints,
             allowed_networks: networks,
+            gateway: false,
         });
     }
     AccountTree::build(&accounts).ok()

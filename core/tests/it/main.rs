@@ -10,6 +10,7 @@ mod accounts;
 mod addresses;
 mod admission;
 mod audits;
+mod cascades;
 mod fits;
 mod freshness;
 mod intents;

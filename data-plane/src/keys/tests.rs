@@ -130,6 +130,7 @@ impl Bench {
         let content: Content = sample::resources(&[]).into_iter().map(Arc::new).collect();
         let snapshot = Snapshot::compile(version(revision), &content).unwrap();
         let view = View {
+            deployment: "d".into(),
             pepper: Pepper::new([7; 32]),
             keyed: true,
         };

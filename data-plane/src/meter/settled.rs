@@ -32,6 +32,11 @@ impl Sent {
             kind: provider.kind,
         })
     }
+
+    /// Id of the upstream key.
+    pub(super) fn key(&self) -> &Arc<str> {
+        &self.key
+    }
 }
 
 /// A settled attempt.
@@ -161,6 +166,7 @@ mod tests {
         let content: Content = resources.into_iter().map(Arc::new).collect();
         let snapshot = Snapshot::compile(Version::default(), &content).unwrap();
         let view = View {
+            deployment: "d".into(),
             pepper: Pepper::new([7; 32]),
             keyed: false,
         };

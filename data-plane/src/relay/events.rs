@@ -82,6 +82,11 @@ impl Events {
         let taken = self.stream.push(data, &mut |bytes| out.push_back(bytes));
         self.meter
             .saw(self.stream.usage(), self.stream.output_bytes());
+        if self.dialect == Dialect::OpenaiResponses
+            && let Some(response) = self.stream.take_response()
+        {
+            self.meter.made(&response);
+        }
         if let Err(EventTooLarge) = taken {
             self.broke(
                 "event_too_large",
@@ -119,11 +124,13 @@ impl Events {
             .saw(self.stream.usage(), self.stream.output_bytes());
         self.meter.settle_unknown(why);
         if !self.stream.failed() {
+            let level = self.meter.level();
             let event = error::event(
                 self.dialect,
                 ErrorCode::UpstreamFailed,
-                message,
+                &format!("{message}{level}"),
                 self.request_id.as_str(),
+                self.stream.events(),
             );
             self.out.push_back(event.into());
         }

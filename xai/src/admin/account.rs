@@ -34,6 +34,9 @@ pub enum Verb {
             hide_default_value = true
         )]
         parent: String,
+        /// A child gateway will call as this account: believe what its requests say of attempts, time and their name.
+        #[arg(long)]
+        gateway: bool,
         /// What it may be used for.
         #[command(flatten)]
         allow: Allow,
@@ -75,6 +78,9 @@ pub enum Verb {
         /// A new name.
         #[arg(long)]
         name: Option<String>,
+        /// Whether a child gateway calls as this account.
+        #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
+        gateway: Option<bool>,
         /// What it may be used for.
         #[command(flatten)]
         allow: SetAllow,
@@ -110,6 +116,7 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
         Verb::Create {
             name,
             parent,
+            gateway,
             allow,
             once,
         } => {
@@ -120,6 +127,7 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
                 allowed_endpoints: allow.allow_endpoint,
                 allowed_networks: allow.allow_from,
                 idempotency_key: once.idempotency_key,
+                gateway,
             };
             let made = call!(api, api.accounts().create_account(request)).account;
             return output.one(&ACCOUNT, one(made), &[]);
@@ -156,12 +164,14 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
         Verb::Set {
             account,
             name,
+            gateway,
             allow,
             version,
         } => UpdateAccountRequest {
             account,
             name,
             suspended: None,
+            gateway,
             allowed_models: allow.models(),
             allowed_endpoints: allow.endpoints(),
             allowed_networks: allow.networks(),

@@ -11,6 +11,7 @@ mod answers;
 mod apart;
 mod bare;
 mod bill;
+mod cascade;
 mod chaos;
 mod commands;
 mod environment;

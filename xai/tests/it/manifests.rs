@@ -207,11 +207,12 @@ fn text() -> impl Strategy<Value = String> {
 fn object() -> impl Strategy<Value = ManifestObject> {
     let list = || vec(text(), 0..3);
     let flag = any::<bool>;
-    let account = (text(), flag(), list(), list(), list()).prop_map(
-        |(path, suspended, allowed_models, allowed_endpoints, allowed_networks)| {
+    let account = (text(), flag(), flag(), list(), list(), list()).prop_map(
+        |(path, suspended, gateway, allowed_models, allowed_endpoints, allowed_networks)| {
             Kind::Account(ManifestAccount {
                 path,
                 suspended,
+                gateway,
                 allowed_models,
                 allowed_endpoints,
                 allowed_networks,

@@ -389,7 +389,7 @@ impl Ask {
             .header("host", to.to_string())
             .header("content-type", "application/json")
             .header("x-sim-tag", &self.tag);
-        request = if self.path == "/v1/messages" {
+        request = if self.path.starts_with("/v1/messages") {
             request
                 .header("x-api-key", &self.key)
                 .header("anthropic-version", "2023-06-01")

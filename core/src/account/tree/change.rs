@@ -132,6 +132,7 @@ impl AccountTree {
             parent,
             suspended: account.suspended,
             limited: limits.is_some(),
+            gateway: account.gateway,
         };
         self.places.set(at, place);
         if let Some(node) = self.nodes.get_mut(at.usize()) {
