@@ -14,6 +14,7 @@ mod fits;
 mod freshness;
 mod intents;
 mod keys;
+mod money;
 mod retries;
 mod roles;
 mod routes;
