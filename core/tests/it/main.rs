@@ -15,6 +15,7 @@ mod freshness;
 mod intents;
 mod keys;
 mod money;
+mod rates;
 mod retries;
 mod roles;
 mod routes;
