@@ -13,7 +13,7 @@ proptest::proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn laws_1_to_7_and_14_hold_through_any_history(steps in vec(step(), 1..400)) {
+    fn law_1_to_7_and_14_hold_through_any_history(steps in vec(step(), 1..400)) {
         let mut world = World::new();
         for step in &steps {
             world.step(step);
