@@ -6,6 +6,7 @@
 pub mod access;
 pub mod account;
 pub mod audit;
+pub mod causes;
 pub mod dialect;
 pub mod freshness;
 pub mod idempotency;
@@ -16,4 +17,5 @@ pub mod ports;
 pub mod rate;
 pub mod route;
 pub mod secret;
+pub mod settings;
 pub mod snapshot;
