@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod money;
 pub mod order;
 pub mod ports;
+pub mod rate;
 pub mod route;
 pub mod secret;
 pub mod settings;

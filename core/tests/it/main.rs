@@ -15,6 +15,8 @@ mod fits;
 mod freshness;
 mod intents;
 mod keys;
+mod money;
+mod rates;
 mod retries;
 mod roles;
 mod routes;
