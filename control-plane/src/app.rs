@@ -1,9 +1,9 @@
 //! Puts a control plane together: build → serve → stop. Everything that touches the world is handed in.
 
 mod first_key;
+mod metrics;
 
 use std::{
-    fmt::Write as _,
     io,
     sync::{Arc, atomic::AtomicU32},
     time::Duration,
@@ -14,6 +14,7 @@ use proxyxai_core::{
     account::key::{Pepper, base62},
     ports::{Clock, LogControl, Random, random_bytes},
     secret::{SecretString, seal::SealKey},
+    trace::{Sampling, SpanSource},
 };
 use proxyxai_proto::{
     admin::v1::{
@@ -47,6 +48,7 @@ use crate::{
     authority::{Authority, SERVER_RENEWAL},
     books::Books,
     bootstrap,
+    calls::{Calls, Watched},
     config_service::{ConfigServer, ConfigServiceServer},
     config_store::ConfigStore,
     join::{self, Door, JoinServer, JoinTokenServer},
@@ -62,6 +64,7 @@ use crate::{
     store::{
         Store, StoreError,
         keyspace::{self, Key},
+        measured::Measured,
     },
     tls::{Tls, TlsError},
     usage_query::UsageQueryServer,
@@ -105,6 +108,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// How long records of the audit trail are kept.
     pub audit_keep: Duration,
+    /// Which traces of calls are kept; `None` for no traces at all.
+    pub trace: Option<Sampling>,
 }
 
 impl Default for Settings {
@@ -117,6 +122,7 @@ impl Default for Settings {
             fold_interval: Duration::from_secs(3600),
             names: Vec::new(),
             audit_keep: Duration::from_secs(365 * 24 * 3600),
+            trace: None,
         }
     }
 }
@@ -173,6 +179,7 @@ pub struct ControlPlane {
     keyring: Arc<Keyring>,
     random: Arc<dyn Random>,
     store: Arc<dyn Store>,
+    measured: Arc<Measured>,
     books: Arc<Books>,
     trail: Arc<Trail>,
     credentials: Arc<Credentials>,
@@ -186,6 +193,7 @@ pub struct ControlPlane {
     wishes: Arc<Wishes>,
     door: Arc<Door>,
     tls: Tls,
+    calls: Arc<Calls>,
     stopping: CancellationToken,
 }
 
@@ -250,6 +258,8 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         next_key_encryption_key,
         admin_credential,
     } = ports;
+    let measured = Arc::new(Measured::new(store, Arc::clone(&clock)));
+    let store: Arc<dyn Store> = Arc::clone(&measured) as _;
     let owner = bootstrap::Owner {
         key: Arc::new(key_encryption_key),
         next: next_key_encryption_key,
@@ -319,6 +329,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         stopping: stopping.clone(),
     };
     let own = OwnCredentials::make(&*random);
+    let calls = Calls::new(Arc::clone(&clock), &*random, settings.trace);
     Ok(ControlPlane {
         wishes: Arc::new(Wishes {
             store: Arc::clone(&store),
@@ -342,6 +353,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         }),
         own,
         store,
+        measured,
         deployment_id: deployment.id,
         pepper: deployment.pepper,
         config_server: Arc::new(config_server),
@@ -350,6 +362,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         orders,
         door,
         tls,
+        calls: Arc::new(calls),
         stopping,
     })
 }
@@ -415,6 +428,7 @@ impl ControlPlane {
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .max_concurrent_streams(Some(128))
+            .layer(Watched(Arc::clone(&self.calls)))
             .layer(Guard(Arc::new(Gate {
                 config: config(),
                 credentials: Arc::clone(&self.credentials),
@@ -554,6 +568,11 @@ impl ControlPlane {
         self.stopping.run_until_cancelled(keep).await;
     }
 
+    /// Where the spans of calls are to be had.
+    pub fn spans(&self) -> Arc<dyn SpanSource> {
+        Arc::clone(&self.calls) as _
+    }
+
     /// Ends the streams of all nodes, so that a server can stop.
     pub fn stop(&self) {
         self.stopping.cancel();
@@ -562,51 +581,5 @@ impl ControlPlane {
     /// Whether the store answers.
     pub async fn is_ready(&self) -> Result<(), StoreError> {
         self.store.get(&Key::Format.to_string()).await.map(|_| ())
-    }
-
-    /// Adds this side's metrics in Prometheus' text format.
-    pub fn metrics(&self, out: &mut String) {
-        let state = self.config.state();
-        let nodes = self.nodes.all();
-        let connected = nodes
-            .values()
-            .filter(|(node, _)| node.stream.is_some())
-            .count();
-        let current = nodes
-            .values()
-            .filter(|(node, _)| node.applied == state.snapshot.version)
-            .count();
-        let mut gauge = |name: &str, help: &str, value: u64| {
-            let _writing_to_a_string_works = write!(
-                out,
-                "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"
-            );
-        };
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        gauge(
-            "xai_config_revision",
-            "Revision of the configuration.",
-            state.snapshot.version.revision,
-        );
-        gauge(
-            "xai_config_objects",
-            "Objects of the configuration.",
-            count(state.records.len()),
-        );
-        gauge(
-            "xai_config_withheld",
-            "Rows of the store that are not in force as they stand there.",
-            count(state.withheld.len()),
-        );
-        gauge(
-            "xai_nodes_connected",
-            "Nodes with an open stream.",
-            count(connected),
-        );
-        gauge(
-            "xai_nodes_current",
-            "Nodes that serve from the newest configuration.",
-            count(current),
-        );
     }
 }

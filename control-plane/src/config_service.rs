@@ -173,6 +173,7 @@ impl ConfigServer {
             sender,
             sent: (held, digest),
             told,
+            began: self.clock.monotonic(),
         };
         (session, Message::ServerHello(greeting))
     }

@@ -43,6 +43,8 @@ pub(crate) enum View {
 /// One published version.
 pub(crate) struct Published {
     pub(crate) point: Point,
+    /// When it was published, on the clock of this process.
+    pub(crate) at: Duration,
     full: Content,
     keyed: Content,
     /// How many virtual keys it has.
@@ -92,6 +94,7 @@ impl Publisher {
     pub(crate) fn new(key: ViewKey) -> Self {
         let empty = Published {
             point: At::default(),
+            at: Duration::ZERO,
             full: Content::default(),
             keyed: Content::default(),
             keys: 0,
@@ -154,6 +157,7 @@ impl Publisher {
         };
         let published = Published {
             point,
+            at: now,
             full: content,
             keyed,
             keys,

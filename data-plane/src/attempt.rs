@@ -18,6 +18,7 @@ use proxyxai_core::{
         retry::{AttemptEnd, Exhausted, Verdict, judge, when_none_left},
     },
     snapshot::Provider,
+    trace::SpanId,
 };
 use tokio::time::timeout;
 
@@ -28,6 +29,7 @@ use crate::{
     meter::{Facts, Meter},
     respond::Failure,
     timers::{Deadline, within},
+    trace::{self, Trace},
     upstream::{Head, Incoming, Lost},
 };
 
@@ -49,6 +51,7 @@ pub(crate) struct Call {
     /// Whether the gateway asks for usage that the client did not ask for.
     pub(crate) hides_usage: bool,
     pub(crate) deadline: Deadline,
+    pub(crate) trace: Option<Rc<Trace>>,
 }
 
 /// An answer that goes to the client.
@@ -163,7 +166,7 @@ async fn send(
                     .map_err(|error| failed(&causes::in_one_line(&error)))?
             }
         };
-        let head = write_head(call, provider, upstream);
+        let head = write_head(cx, call, provider, upstream, meter.span());
         let head = head.ok_or_else(|| failed("the key is not there"))?;
         meter.sent(true);
         let exchange = connection.exchange(head, call.body.clone());
@@ -188,7 +191,13 @@ async fn send(
 }
 
 /// The head of the request, as this provider gets it.
-fn write_head(call: &Call, provider: &Provider, upstream: UpstreamKeyIndex) -> Option<Vec<u8>> {
+fn write_head(
+    cx: &Context,
+    call: &Call,
+    provider: &Provider,
+    upstream: UpstreamKeyIndex,
+    span: Option<SpanId>,
+) -> Option<Vec<u8>> {
     let credential = call.facts.pinned.credential(upstream)?;
     let mut head = Vec::with_capacity(HEAD);
     for part in [
@@ -201,6 +210,7 @@ fn write_head(call: &Call, provider: &Provider, upstream: UpstreamKeyIndex) -> O
         head.extend_from_slice(part.as_bytes());
     }
     headers::write_upstream(&mut head, &call.headers, provider.kind, credential);
+    trace::write_context(&mut head, cx, call, provider.kind, span);
     if call.method != Method::GET {
         headers::write_length(&mut head, call.body.len());
     }

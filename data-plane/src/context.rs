@@ -13,6 +13,7 @@ use moka::sync::Cache;
 use proxyxai_core::{
     freshness::MAX_STALE,
     ports::{Clock, Random, random_bytes},
+    trace::{Conventions, Sampling},
 };
 use tokio::task::JoinSet;
 
@@ -26,6 +27,7 @@ use crate::{
     report::EventSender,
     request_id::{RequestId, RequestIds},
     timers::Timers,
+    trace::{Sink, TraceUpstreams, Traces},
     turn::TurnClock,
     upstream::Pool,
 };
@@ -61,6 +63,14 @@ pub struct Settings {
     pub preload_max: u64,
     /// Keys that are remembered of those looked up on demand.
     pub keys_remembered: u64,
+    /// Which traces are kept; `None` for no traces at all.
+    pub trace: Option<Sampling>,
+    /// What the attributes of spans are called.
+    pub trace_conventions: Conventions,
+    /// Which upstreams learn of traces.
+    pub trace_upstreams: TraceUpstreams,
+    /// Whether there is a request log.
+    pub request_log: bool,
 }
 
 impl Default for Settings {
@@ -80,6 +90,10 @@ impl Default for Settings {
             max_stale: MAX_STALE,
             preload_max: 1_000_000,
             keys_remembered: REMEMBERED,
+            trace: None,
+            trace_conventions: Conventions::V1_41,
+            trace_upstreams: TraceUpstreams::Gateways,
+            request_log: false,
         }
     }
 }
@@ -96,6 +110,7 @@ pub(crate) struct Shared {
     pub(crate) strangers: Strangers,
     pub(crate) events: EventSender<Settled>,
     pub(crate) dial: DialFactory,
+    pub(crate) sink: Arc<Sink>,
 }
 
 /// One core.
@@ -118,6 +133,7 @@ pub(crate) struct Context {
     pub(crate) draining: Cell<bool>,
     /// The time to drain is over: what still runs ends with an error.
     pub(crate) ending: Cell<bool>,
+    pub(crate) traces: Traces,
     tasks: RefCell<JoinSet<()>>,
     ids: RequestIds,
 }
@@ -127,6 +143,10 @@ impl Context {
         Rc::new(Self {
             dial: (shared.dial)(),
             ids: RequestIds::new(u64::from_le_bytes(random_bytes(&*shared.random))),
+            traces: Traces::new(
+                u64::from_le_bytes(random_bytes(&*shared.random)),
+                shared.sink,
+            ),
             settings: shared.settings,
             clock: TurnClock::new(shared.clock),
             config: shared.config,

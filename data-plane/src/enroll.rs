@@ -100,7 +100,9 @@ impl Enrolled {
         let key = PrivatePkcs8KeyDer::from(self.key.to_vec());
         identity
             .replace(chain.collect(), key.into())
-            .map_err(|error| EnrollError::Failed(error.to_string()))
+            .map_err(|error| EnrollError::Failed(error.to_string()))?;
+        identity.note_end(self.held.1);
+        Ok(())
     }
 
     /// The same node with its next certificate.

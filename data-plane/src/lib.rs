@@ -35,6 +35,7 @@ mod serve;
 mod signs;
 mod spelling;
 mod timers;
+pub mod trace;
 mod turn;
 mod upstream;
 mod visitor;

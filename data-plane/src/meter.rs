@@ -15,13 +15,20 @@ use proxyxai_core::{
         usage::{Tokens, Usage},
     },
     route::{pool::UpstreamKeyIndex, retry::AttemptEnd},
+    trace::SpanId,
 };
 use proxyxai_proto::usage::v1::Outcome;
 
 use crate::{
-    attempt::Call, body, config::Pinned, context::Context, request_id::RequestId, respond::Failure,
+    attempt::Call,
+    body,
+    config::Pinned,
+    context::Context,
+    request_id::RequestId,
+    respond::Failure,
+    trace::{AttemptSteps, Trace},
 };
-pub(crate) use settled::Settled;
+pub(crate) use settled::{Settled, cost_of};
 
 /// Who asks, as a request needs it.
 pub(crate) struct Caller {
@@ -79,6 +86,8 @@ pub(crate) struct Meter {
     seen: Option<Usage>,
     output_bytes: u64,
     settled: bool,
+    /// Where the attempt is noted, and its span.
+    trace: Option<(Rc<Trace>, SpanId)>,
 }
 
 impl Meter {
@@ -104,12 +113,21 @@ impl Meter {
             seen: None,
             output_bytes: 0,
             settled: false,
+            trace: call
+                .trace
+                .as_ref()
+                .map(|trace| (Rc::clone(trace), trace.attempts(cx))),
         })
     }
 
     /// The answer may take long: what is kept meanwhile must not keep more alive than itself.
     pub(crate) fn settle_down(&mut self) {
         self.body = body::apart(mem::take(&mut self.body));
+    }
+
+    /// The attempt's span.
+    pub(crate) fn span(&self) -> Option<SpanId> {
+        self.trace.as_ref().map(|(_, span)| *span)
     }
 
     /// From here on the provider may have begun to work.
@@ -201,6 +219,20 @@ impl Meter {
     ) {
         if mem::replace(&mut self.settled, true) {
             return;
+        }
+        if let Some((trace, span)) = &self.trace {
+            trace.attempted(AttemptSteps {
+                span: *span,
+                upstream: self.upstream,
+                number: self.attempt,
+                began: self.began,
+                first_byte: self.first_byte,
+                ended: self.began.saturating_add(self.elapsed()),
+                status: self.status,
+                reason,
+                usage: usage.clone(),
+                estimated,
+            });
         }
         let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         self.cx.events.push(Settled {

@@ -21,6 +21,7 @@ use crate::{
     request_id::RequestId,
     respond::Failure,
     timers::within,
+    trace::Trace,
 };
 
 const PATH: &str = "/v1/models";
@@ -35,6 +36,7 @@ pub(crate) async fn answer(
     dialect: Dialect,
     head: Parts,
     request_id: RequestId,
+    trace: &Option<Rc<Trace>>,
 ) -> Result<Response<AnswerBody>, Failure> {
     let one = head
         .uri
@@ -50,16 +52,21 @@ pub(crate) async fn answer(
         Some(model) => PathAndQuery::try_from(format!("{PATH}/{}", in_path(model))).ok(),
         None => head.uri.path_and_query().cloned(),
     };
+    let facts = Arc::new(Facts {
+        request_id,
+        pinned,
+        caller,
+        endpoint: Endpoint::Models,
+        model: one.clone().unwrap_or_default(),
+        mapped_model,
+        stream: false,
+    });
+    if let Some(trace) = trace {
+        trace.planned(cx, &facts);
+    }
     let call = Call {
-        facts: Arc::new(Facts {
-            request_id,
-            pinned,
-            caller,
-            endpoint: Endpoint::Models,
-            model: one.clone().unwrap_or_default(),
-            mapped_model,
-            stream: false,
-        }),
+        facts,
+        trace: trace.clone(),
         dialect,
         method: head.method,
         path: path.unwrap_or(PathAndQuery::from_static(PATH)),

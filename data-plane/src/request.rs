@@ -39,6 +39,7 @@ use crate::{
     request_id::RequestId,
     respond::{Failure, respond},
     signs::Signs,
+    trace::Trace,
     visitor::Visitor,
 };
 
@@ -48,6 +49,7 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
     seen: Head,
     visitor: Rc<Visitor>,
+    trace: Option<Rc<Trace>>,
 ) -> Response<AnswerBody> {
     let (began, request_id) = (cx.clock.monotonic(), cx.request_id());
     let (head, mut body) = request.into_parts();
@@ -63,15 +65,19 @@ pub(crate) async fn serve(
         request_id,
         seen,
         from: visitor.peer,
+        trace,
     };
     let outcome = {
         // Pinned here, since the future is large: it is never moved.
         let exchange = pin!(exchange(&cx, head, &mut body, &asked));
         unless_ending(&cx, exchange).await
     };
-    let mut response = match outcome {
-        Ok(response) => response,
-        Err(failure) => respond(&failure, dialect, request_id.as_str()),
+    let (mut response, error) = match outcome {
+        Ok(response) => (response, None),
+        Err(failure) => (
+            respond(&failure, dialect, request_id.as_str()),
+            Some(failure.code()),
+        ),
     };
     if !body.is_end_stream() {
         visitor.body_unread();
@@ -85,6 +91,13 @@ pub(crate) async fn serve(
         .entry(X_REQUEST_ID)
         .or_insert_with(|| name.clone());
     response.headers_mut().insert(X_PROXYXAI_REQUEST_ID, name);
+    if let Some(code) = error {
+        cx.counters.failed(code);
+    }
+    if let Some(trace) = &asked.trace {
+        let status = response.status().as_u16();
+        trace.answered(&cx, (endpoint.ok(), dialect), status, error);
+    }
     cx.counters.answered(
         endpoint.ok(),
         response.status().as_u16(),
@@ -106,6 +119,8 @@ struct Asked {
     /// What its raw bytes looked like.
     seen: Head,
     from: IpAddr,
+    /// What is noted of it, if anything is.
+    trace: Option<Rc<Trace>>,
 }
 
 /// The future's result, or a refusal once the time to drain is over.
@@ -133,8 +148,12 @@ async fn exchange(
         request_id,
         seen,
         from,
+        ref trace,
     } = *asked;
     let signs = Signs::of(&head.headers);
+    if let Some(trace) = trace {
+        trace.take_up(cx, &signs, request_id);
+    }
     edge::check(&head, &signs, seen)?; // 0 one host, one framing
     if let Some(answer) = edge::greeting(&head) {
         return Ok(answer);
@@ -142,18 +161,18 @@ async fn exchange(
     let endpoint = endpoint.map_err(no_endpoint)?;
     edge::refuse_upgrade(&signs)?;
     let pinned = cx.config.current(); // 1 pin one configuration for the whole life
-    let caller = identify::identify(cx, &pinned, &signs, endpoint, from).await?; // 2 who asks
+    let caller = identify::identify(cx, &pinned, &signs, endpoint, from, trace).await?; // 2 who asks
     if endpoint == Endpoint::Models {
         // Boxed, as all that is rare: the future of a request is moved once, and should be small.
         return Box::pin(models::answer(
-            cx, pinned, caller, dialect, head, request_id,
+            cx, pinned, caller, dialect, head, request_id, trace,
         ))
         .await;
     }
     let body = body::read(cx, &signs, body).await?;
     let intent = intent::read(endpoint, &body)?; // 3 what they ask for
     caller.may_use(&intent.model)?; // 4 whether they may
-    let call = plan(cx, pinned, caller, dialect, intent, head, &body, request_id); // 5 what is sent
+    let call = plan(cx, pinned, caller, dialect, intent, head, &body, asked); // 5 what is sent
     let answer = try_keys(cx, &call).await?; // 6 try, judge, try again
     Ok(relay(cx, &call, answer)) // 7 stream out; the attempt settles when the body ends or is dropped
 }
@@ -170,9 +189,23 @@ fn plan(
     intent: Intent,
     head: Parts,
     body: &Bytes,
-    request_id: RequestId,
+    asked: &Asked,
 ) -> Call {
     let mapped_model = pinned.snapshot.mapped(dialect, &intent.model);
+    let body = intent.forward_body(body, mapped_model.as_deref());
+    let hides_usage = intent.hides_usage();
+    let facts = Arc::new(Facts {
+        request_id: asked.request_id,
+        pinned,
+        caller,
+        endpoint: intent.endpoint,
+        model: intent.model,
+        mapped_model,
+        stream: intent.stream,
+    });
+    if let Some(trace) = &asked.trace {
+        trace.planned(cx, &facts);
+    }
     Call {
         dialect,
         method: head.method,
@@ -182,18 +215,11 @@ fn plan(
             .cloned()
             .unwrap_or(PathAndQuery::from_static("/")),
         headers: head.headers,
-        body: intent.forward_body(body, mapped_model.as_deref()),
-        hides_usage: intent.hides_usage(),
+        body,
+        hides_usage,
         deadline: cx.timers.deadline(cx.settings.request_timeout),
-        facts: Arc::new(Facts {
-            request_id,
-            pinned,
-            caller,
-            endpoint: intent.endpoint,
-            model: intent.model,
-            mapped_model,
-            stream: intent.stream,
-        }),
+        facts,
+        trace: asked.trace.clone(),
     }
 }
 

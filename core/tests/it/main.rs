@@ -19,4 +19,5 @@ mod roles;
 mod routes;
 mod snapshots;
 mod streams;
+mod traces;
 mod usages;

@@ -31,20 +31,16 @@ pub(crate) struct Settled {
     pub(super) first_byte_ms: u32,
 }
 
-impl Settled {
-    /// List cost in nano-USD; `None` when it cannot be told.
-    fn cost(&self) -> Option<i64> {
-        let used = self.usage.tokens != Tokens::default() || self.usage.web_searches > 0;
-        if !used {
-            return Some(0);
-        }
-        let snapshot = &self.facts.pinned.snapshot;
-        let (_, provider) = snapshot.upstream(self.upstream)?;
-        let price = snapshot
-            .prices
-            .price(provider.kind, self.facts.sent_model()?)?;
-        cost::cost(price, &self.usage).ok().map(|cost| cost.0)
+/// List cost of an attempt in nano-USD; `None` when it cannot be told.
+pub(crate) fn cost_of(facts: &Facts, upstream: UpstreamKeyIndex, usage: &Usage) -> Option<i64> {
+    let used = usage.tokens != Tokens::default() || usage.web_searches > 0;
+    if !used {
+        return Some(0);
     }
+    let snapshot = &facts.pinned.snapshot;
+    let (_, provider) = snapshot.upstream(upstream)?;
+    let price = snapshot.prices.price(provider.kind, facts.sent_model()?)?;
+    cost::cost(price, usage).ok().map(|cost| cost.0)
 }
 
 impl Event for Settled {
@@ -59,7 +55,7 @@ impl Event for Settled {
     }
 
     fn write_to(&self, event: &mut UsageEvent) {
-        let cost = self.cost();
+        let cost = cost_of(&self.facts, self.upstream, &self.usage);
         let Facts {
             request_id,
             pinned,
