@@ -8,6 +8,7 @@ use std::{io, sync::Arc, time::Duration};
 use proxyxai_core::{
     ports::{Clock, Random, random_bytes},
     secret::{ExposeSecret as _, SecretString, join_token::JoinToken},
+    trace::TraceContext,
 };
 use proxyxai_proto::node::v1::{
     JoinRequest, NodeCertificate, RenewRequest, join_service_client::JoinServiceClient,
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, transport::Channel};
 use zeroize::Zeroizing;
 
-use crate::{causes, config::backoff::Backoff, control_tls::ClientIdentity};
+use crate::{causes, config::backoff::Backoff, control_tls::ClientIdentity, trace};
 
 /// Longest time for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -59,7 +60,7 @@ pub enum EnrollError {
     Failed(String),
 }
 
-/// Joins with a token.
+/// Joins with a token, within a trace if there is one.
 ///
 /// # Errors
 /// [`EnrollError`].
@@ -68,17 +69,16 @@ pub async fn join(
     token: &JoinToken,
     node_id: &str,
     clock: &dyn Clock,
+    trace: Option<TraceContext>,
 ) -> Result<Enrolled, EnrollError> {
     let (key, certificate_request) = request()?;
-    let call = async {
-        JoinServiceClient::new(channel)
-            .join(JoinRequest {
-                token: token.expose().to_owned(),
-                node_id: node_id.to_owned(),
-                certificate_request,
-            })
-            .await
-    };
+    let mut request = tonic::Request::new(JoinRequest {
+        token: token.expose().to_owned(),
+        node_id: node_id.to_owned(),
+        certificate_request,
+    });
+    trace::send_along(trace, request.metadata_mut());
+    let call = async { JoinServiceClient::new(channel).join(request).await };
     let joined = answered(timeout(ANSWER, call).await)?;
     let certificate = joined.certificate.unwrap_or_default();
     Ok(Enrolled {

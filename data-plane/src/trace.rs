@@ -21,7 +21,7 @@ use proxyxai_core::{
 
 pub(crate) use log::RequestLog;
 pub use propagate::TraceUpstreams;
-pub(crate) use propagate::{TRACEPARENT, TRACESTATE, write as write_context};
+pub(crate) use propagate::{TRACEPARENT, TRACESTATE, send_along, write as write_context};
 pub(crate) use sink::Sink;
 pub(crate) use steps::{AttemptSteps, Steps};
 

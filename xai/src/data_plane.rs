@@ -7,7 +7,7 @@ mod joining;
 
 use std::{process::ExitCode, sync::Arc};
 
-use proxyxai_core::ports::Clock as _;
+use proxyxai_core::{ports::Clock as _, trace::Outbox};
 use proxyxai_data_plane::{
     app,
     control_tls::{self, ClientIdentity},
@@ -53,9 +53,12 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
         let random = SystemRandomness::open().map_err(|e| Failure::failed(e.to_string()))?;
         let random = Arc::new(random);
         let credential = data.ops_credential(&*random)?;
+        let joined = Arc::new(Outbox::new(1));
         let identity = match Identity::read(&data)? {
             Some(identity) => identity,
-            None => joining::join(&settings, environment, &data, &*clock, &*random).await?,
+            None => {
+                joining::join(&settings, environment, &data, &*clock, &*random, &joined).await?
+            }
         };
         let shown = Arc::new(ClientIdentity::default());
         let refuse = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
@@ -97,7 +100,12 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
             instance: id.clone(),
             spans: node.handle.spans(),
         };
-        let traces = traces::start(&settings.traces(), vec![source])?;
+        let joined = Source {
+            service: "proxyxai-node",
+            instance: id.clone(),
+            spans: joined,
+        };
+        let traces = traces::start(&settings.traces(), vec![joined, source])?;
         let stop = CancellationToken::new();
         let keep = Arc::clone(&data);
         let save = move |next: &_| identity::save(&keep, authority, next);

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use super::{Span, SpanSource};
+
 /// A bounded heap of things that somebody takes away every now and then. Handing in wakes nobody.
 #[derive(Debug)]
 pub struct Outbox<T> {
@@ -50,5 +52,11 @@ impl<T> Outbox<T> {
 
     fn waiting(&self) -> MutexGuard<'_, Vec<T>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SpanSource for Outbox<Span> {
+    fn take(&self, most: usize) -> Vec<Span> {
+        Self::take(self, most)
     }
 }

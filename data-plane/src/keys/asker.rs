@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Answer, DEADLINE, Question, Shared, memory::Learned};
-use crate::config::ControlPlanes;
+use crate::{config::ControlPlanes, trace::send_along};
 
 /// Digests in one question.
 const BATCH: usize = 256;
@@ -224,10 +224,7 @@ async fn ask_any(
     for after in 0..planes.count() {
         let mut request = tonic::Request::new(request.clone());
         request.set_timeout(DEADLINE);
-        let context = trace.and_then(|trace| trace.to_string().parse().ok());
-        if let Some(context) = context {
-            request.metadata_mut().insert("traceparent", context);
-        }
+        send_along(trace, request.metadata_mut());
         let mut client = ConfigServiceClient::new(planes.channel(after)?);
         match client.resolve_keys(request).await {
             Ok(response) => return Some(response.into_inner()),

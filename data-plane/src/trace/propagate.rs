@@ -5,7 +5,11 @@
 use std::{fmt, io::Write as _, str::FromStr};
 
 use http::{HeaderName, HeaderValue};
-use proxyxai_core::{route::provider::ProviderKind, trace::SpanId};
+use proxyxai_core::{
+    route::provider::ProviderKind,
+    trace::{SpanId, TraceContext},
+};
+use tonic::metadata::MetadataMap;
 
 use crate::{attempt::Call, context::Context, headers};
 
@@ -58,6 +62,13 @@ pub(crate) fn write(
                 pass(out, &name, call.headers.get(&name));
             }
         }
+    }
+}
+
+/// Lets a call to a control plane be a part of a trace.
+pub(crate) fn send_along(trace: Option<TraceContext>, metadata: &mut MetadataMap) {
+    if let Some(context) = trace.and_then(|trace| trace.to_string().parse().ok()) {
+        metadata.insert("traceparent", context);
     }
 }
 

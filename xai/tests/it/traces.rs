@@ -4,7 +4,8 @@ use proxyxai_testkit::Fault;
 use serde_json::{Value, json};
 
 use super::{
-    collector::{Collector, text},
+    collector::{Collector, Trace, text},
+    machines::Machine,
     process::{Ask, Gateway, Home, Reply, number, until},
 };
 
@@ -201,6 +202,32 @@ async fn a_trace_goes_on_through_a_parent_gateway() {
     assert_ne!(of(&inner.span_id).span_id, of(&outer.span_id).span_id);
     child.stop().await;
     parent.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_joins_is_a_trace_of_both_sides() {
+    let (home, collector) = (Home::new(), Collector::start().await);
+    let gateway = traced(&home, &collector, &[("XAI_TRACE_RATIO", "0")]).await;
+    let token = home.json("join-token create").await["token"].clone();
+    let (planes, url) = (format!("https://{}", gateway.grpc), collector.url());
+    let variables = [
+        ("XAI_CONTROL_PLANES", planes.as_str()),
+        ("XAI_JOIN_TOKEN", token.as_str().unwrap()),
+        ("XAI_TRACE_ENDPOINT", url.as_str()),
+    ];
+    let data = home.data().with_file_name("node");
+    let node = Machine::start(&home, data, "xai-data-plane", &variables).await;
+    let trace = until("both spans come", async || {
+        let all = Trace(collector.all());
+        let asked = all.named("join").first()?.span_id.clone();
+        let joined = all.named("proxyxai.node.v1.JoinService/Join");
+        let parent = joined.first()?.parent_span_id.clone();
+        Some((asked, parent))
+    })
+    .await;
+    assert_eq!(trace.0, trace.1);
+    node.stop().await;
+    gateway.stop().await;
 }
 
 #[tokio::test]
