@@ -18,6 +18,7 @@ use proxyxai_core::{
     secret::seal::SealError,
     snapshot::{Change, Content, Digest, ResourceKind, Version},
 };
+use proxyxai_proto::config::v1::NodeSettings;
 use tokio::sync::watch;
 
 pub(crate) use encode::ViewKey;
@@ -47,6 +48,8 @@ pub(crate) struct Published {
     pub(crate) at: Duration,
     full: Content,
     keyed: Content,
+    /// What nodes enforce beside it.
+    pub(crate) settings: NodeSettings,
     /// How many virtual keys it has.
     pub(crate) keys: usize,
 }
@@ -97,6 +100,7 @@ impl Publisher {
             at: Duration::ZERO,
             full: Content::default(),
             keyed: Content::default(),
+            settings: NodeSettings::default(),
             keys: 0,
         };
         Self {
@@ -128,6 +132,7 @@ impl Publisher {
         &self,
         version: Version,
         content: Content,
+        settings: NodeSettings,
         changes: Vec<Change>,
         now: Duration,
     ) {
@@ -160,6 +165,7 @@ impl Publisher {
             at: now,
             full: content,
             keyed,
+            settings,
             keys,
         };
         // What came before the first version of this process is not known.

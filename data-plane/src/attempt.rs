@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE, uri::PathAndQuery};
 use http_body_util::BodyExt as _;
 use proxyxai_core::{
+    causes,
     dialect::{
         Dialect,
         first_event::{FirstEvent, first_event},
@@ -23,7 +24,6 @@ use proxyxai_core::{
 use tokio::time::timeout;
 
 use crate::{
-    causes,
     context::Context,
     headers,
     meter::{Facts, Meter},

@@ -11,7 +11,7 @@ use std::{
 
 use moka::sync::Cache;
 use proxyxai_core::{
-    freshness::MAX_STALE,
+    freshness::LONGEST_STALE,
     ports::{Clock, Random, random_bytes},
     trace::{Conventions, Sampling},
 };
@@ -57,7 +57,7 @@ pub struct Settings {
     pub max_in_flight: usize,
     /// How long requests in flight may take to end when the node stops.
     pub drain: Duration,
-    /// How long the node serves without proof that its configuration is the newest, unless its control plane says something else.
+    /// How long the node serves without proof that its configuration is the newest; where the deployment says less, that.
     pub max_stale: Duration,
     /// Most virtual keys that are preloaded; with more of them, keys and accounts are looked up on demand.
     pub preload_max: u64,
@@ -87,7 +87,7 @@ impl Default for Settings {
             max_connections: 20_000,
             max_in_flight: 10_000,
             drain: Duration::from_secs(30),
-            max_stale: MAX_STALE,
+            max_stale: LONGEST_STALE,
             preload_max: 1_000_000,
             keys_remembered: REMEMBERED,
             trace: None,

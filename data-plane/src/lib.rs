@@ -7,7 +7,6 @@
 pub mod app;
 mod attempt;
 mod body;
-mod causes;
 pub mod config;
 pub mod context;
 pub mod control_tls;

@@ -20,7 +20,7 @@ use proxyxai_core::snapshot::{
 use proxyxai_proto::{
     admin::v1::ManagedBy,
     config::v1::{Resource, resource::Kind},
-    store::v1::{Counter, StoredResource},
+    store::v1::{Counter, StoredResource, StoredSettings},
 };
 
 use super::{
@@ -75,6 +75,8 @@ pub(super) struct Desk {
     /// Keys that are none of this program's, or the head when it cannot be used.
     strange: BTreeMap<String, String>,
     stages: Stages,
+    /// Settings that come into force with the next head.
+    settings: Arc<StoredSettings>,
 }
 
 /// What a list of all rows says of the head.
@@ -100,6 +102,7 @@ impl Desk {
             withheld: BTreeMap::new(),
             strange: BTreeMap::new(),
             stages: Stages::default(),
+            settings: Arc::default(),
         };
         let (mut newest, mut head) = (0, None);
         let ring = Key::Keyring.to_string();
@@ -212,6 +215,13 @@ impl Desk {
                     }
                 }
             }
+            Some(Key::Settings) => {
+                self.state.settings_revision = cell.as_ref().map_or(0, |cell| cell.mod_revision);
+                self.strange.remove(&key);
+                if let Err(reason) = self.take_settings(cell) {
+                    self.strange.insert(key, reason);
+                }
+            }
             Some(Key::Config(name)) => {
                 self.row(&name).offered = cell;
                 self.touched.insert(name);
@@ -248,6 +258,14 @@ impl Desk {
         if let Err(error) = self.sealing.keyring.adopt(entry) {
             tracing::error!(%error, "the data keys in the store cannot be opened");
         }
+    }
+
+    fn take_settings(&mut self, cell: Option<Cell>) -> Result<(), String> {
+        let read = |cell: Cell| StoredSettings::decode(cell.value);
+        let settings = cell.map(read).transpose();
+        let why = |error| format!("{error}; the settings before stay until others are set");
+        self.settings = Arc::new(settings.map_err(why)?.unwrap_or_default());
+        Ok(())
     }
 
     fn read_head(&self, cell: Option<&Cell>) -> Result<u64, String> {
@@ -312,6 +330,7 @@ impl Desk {
             None => self.refit(version),
         };
         self.touched.clear();
+        self.state.settings = Arc::clone(&self.settings);
         self.summarise();
         Settled { changes }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 use bytes::Bytes;
 use imbl::OrdMap;
 use proxyxai_core::snapshot::{Change, Content, ResourceKind, ResourceName, Snapshot};
-use proxyxai_proto::store::v1::StoredResource;
+use proxyxai_proto::store::v1::{StoredResource, StoredSettings};
 
 use super::Edit;
 use crate::status::Fault;
@@ -63,6 +63,9 @@ pub(crate) struct State {
     pub(crate) withheld: Arc<BTreeMap<String, Withheld>>,
     /// Rows that are out of order: withheld, waiting for the head, or not yet noted as good.
     pub(super) odd: OrdMap<ResourceName, Row>,
+    /// Settings of the deployment, and when they were written; 0 when they never were.
+    pub(crate) settings: Arc<StoredSettings>,
+    pub(crate) settings_revision: u64,
     /// When the head was written.
     pub(super) head_revision: u64,
     /// Whether a change is in force that is not yet in the rows.
@@ -77,6 +80,8 @@ impl State {
             snapshot: Arc::new(Snapshot::empty()),
             withheld: Arc::default(),
             odd: OrdMap::new(),
+            settings: Arc::default(),
+            settings_revision: 0,
             head_revision: 0,
             staged: false,
         }
@@ -96,6 +101,7 @@ impl State {
             };
             match edit {
                 Edit::Only(_) => {}
+                Edit::Settings(settings) => next.settings = Arc::new(settings.clone()),
                 Edit::Put(stored) => {
                     let name = name()?;
                     let resource = stored.resource.clone().unwrap_or_default();

@@ -94,6 +94,7 @@ impl<'a> Session<'a> {
             }
             Some(Message::Delta(delta)) => self.delta(delta),
             Some(Message::Bookmark(bookmark)) => self.bookmark(&bookmark),
+            Some(Message::NodeSettings(settings)) => self.settings(settings),
             Some(Message::Invalidate(invalidate)) => self.invalidate(&invalidate),
             Some(Message::Drain(drain)) => Ok(Taken {
                 leave: Some(Leave {
@@ -265,6 +266,20 @@ impl<'a> Session<'a> {
             self.orders.obey(order);
         }
         Ok(self.acknowledge())
+    }
+
+    /// Settings of the deployment changed; the version that they came with follows, and is what is acknowledged.
+    fn settings(&mut self, settings: proto::NodeSettings) -> Result<Taken, StreamFault> {
+        if self.greeting.is_none() {
+            return Err(StreamFault::OutOfOrder);
+        }
+        let max_stale = Duration::from_secs(settings.max_stale_seconds);
+        tracing::info!(
+            ?max_stale,
+            "the deployment says how old the configuration may become"
+        );
+        self.held.config().note(|facts, _| facts.limited(max_stale));
+        Ok(Taken::default())
     }
 
     /// Keys and accounts changed that are not part of the content.

@@ -9,6 +9,7 @@
 
 mod answers;
 mod apart;
+mod bare;
 mod bill;
 mod chaos;
 mod collector;
@@ -32,6 +33,8 @@ mod refusals;
 mod restore;
 mod set_aside;
 mod settings;
+#[cfg(feature = "etcd")]
+mod staged;
 mod structure;
 mod traces;
 mod turmoil;

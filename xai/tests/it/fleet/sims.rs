@@ -231,6 +231,8 @@ impl Sim {
                         self.saw(What::Home);
                     }
                 }
+                // The version that they came with is acknowledged.
+                Some(Message::NodeSettings(_)) => continue,
                 Some(Message::Drain(drain)) => {
                     let after = Duration::from_millis(drain.reconnect_after_ms.into());
                     return Ok(after.max(Duration::from_millis(100)));

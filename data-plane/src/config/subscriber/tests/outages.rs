@@ -179,6 +179,44 @@ async fn the_control_plane_says_how_old_a_configuration_may_become_and_a_bookmar
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_that_changes_on_an_open_stream_is_in_force_with_the_version_it_came_with() {
+    let mut plane = start();
+    let (mut stream, _) = plane.accept().await;
+    stream
+        .greet_with(3, |hello| hello.max_stale_seconds = 600)
+        .await;
+    let resources = sample::resources(&["a"]);
+    stream.snapshot(3, &resources).await;
+    stream.acked(3).await;
+    assert_eq!(plane.config.max_stale(), Duration::from_secs(600));
+    let settings = proto::NodeSettings {
+        max_stale_seconds: 60,
+    };
+    stream.say(Message::NodeSettings(settings)).await;
+    // Nothing else changed, so the content stays.
+    let step = proto::Delta {
+        from: version(3),
+        to: version(4),
+        digest: content(&resources).digest().0.to_vec(),
+        ..proto::Delta::default()
+    };
+    stream.say(Message::Delta(step)).await;
+    stream.acked(4).await;
+    assert_eq!(plane.config.max_stale(), Duration::from_secs(60));
+    assert_eq!(
+        plane.config.ask(Freshness::named_limit),
+        Some(Duration::from_secs(60)),
+        "as it goes into the disk copy"
+    );
+    plane.line.set_down(&mut None, true);
+    plane.line.cut();
+    sleep(Duration::from_secs(59)).await;
+    assert_eq!(plane.config.state(), NodeState::Stale);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(plane.config.state(), NodeState::Expired);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_does_what_bookmarks_say_and_goes_on_so_in_an_outage() {
     let mut plane = start();
     let (mut stream, _) = plane.accept().await;
