@@ -72,12 +72,10 @@ pub(crate) async fn serve(
         let exchange = pin!(exchange(&cx, head, &mut body, &asked));
         unless_ending(&cx, exchange).await
     };
-    let (mut response, error) = match outcome {
-        Ok(response) => (response, None),
-        Err(failure) => (
-            respond(&failure, dialect, request_id.as_str()),
-            Some(failure.code()),
-        ),
+    let error = outcome.as_ref().err().map(Failure::code);
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(failure) => respond(&failure, dialect, request_id.as_str()),
     };
     if !body.is_end_stream() {
         visitor.body_unread();

@@ -115,3 +115,77 @@ impl SpanSource for Sink {
         ready.drain(..most).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proxyxai_core::trace::{Ratio, SpanId};
+
+    use super::*;
+
+    /// A request that came and went.
+    fn steps(number: u64, sampled: bool) -> Steps {
+        let context = TraceContext {
+            trace_id: TraceId(u128::from(number).saturating_add(1)),
+            span_id: SpanId(number.saturating_add(1)),
+            sampled,
+        };
+        Steps::begin(context, (Duration::ZERO, 1_000))
+    }
+
+    fn sink(request_log: bool) -> Sink {
+        Sink::new(&Settings {
+            trace: Some(Sampling {
+                ratio: Ratio::NONE,
+                follow_parent: true,
+                failures: true,
+            }),
+            request_log,
+            ..Settings::default()
+        })
+    }
+
+    #[test]
+    fn what_nobody_takes_is_dropped_and_counted() {
+        let sink = sink(true);
+        let room = u64::try_from(ROOM).unwrap();
+        for number in 0..room.saturating_add(7) {
+            sink.take(&steps(number, true));
+        }
+        let mut out = String::new();
+        sink.metrics(&mut Page::new(&mut out));
+        for line in [
+            "xai_trace_requests_dropped_total 7",
+            "xai_request_log_dropped_total{reason=\"full\"} 7",
+        ] {
+            assert!(out.lines().any(|one| one == line), "{line} in {out}");
+        }
+        assert_eq!(sink.lines(usize::MAX).len(), ROOM);
+        // Each has its own span and that of who asks.
+        let mut spans = Vec::new();
+        loop {
+            let some = SpanSource::take(&sink, 100);
+            assert!(some.len() <= 100);
+            if some.is_empty() {
+                break;
+            }
+            spans.extend(some);
+        }
+        assert_eq!(spans.len(), 2 * ROOM);
+    }
+
+    #[test]
+    fn failures_alone_are_kept_of_what_is_not_sampled() {
+        let sink = sink(false);
+        for status in [200, 404, 429, 500, 503] {
+            let mut steps = steps(status.into(), false);
+            steps.status = status;
+            sink.take(&steps);
+        }
+        let spans = SpanSource::take(&sink, 100);
+        let requests = spans.iter().filter(|span| span.name == "request");
+        assert_eq!(requests.count(), 2, "{spans:#?}");
+        assert!(sink.lines(1).is_empty());
+    }
+}

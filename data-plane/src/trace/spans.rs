@@ -3,7 +3,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use proxyxai_core::{
-    dialect::{Dialect, Endpoint},
+    dialect::Dialect,
     trace::{Conventions, Span, SpanId, SpanKind, Value, genai},
 };
 
@@ -190,9 +190,6 @@ fn name_of(facts: &Facts) -> Cow<'static, str> {
     match (genai::operation(facts.endpoint), facts.sent_model()) {
         (Some(operation), Some(model)) => format!("{operation} {model}").into(),
         (Some(operation), None) => operation.into(),
-        (None, _) => match facts.endpoint {
-            Endpoint::Models => "list models".into(),
-            Endpoint::ChatCompletions | Endpoint::Embeddings | Endpoint::Messages => "call".into(),
-        },
+        (None, _) => facts.endpoint.as_str().into(),
     }
 }
