@@ -24,9 +24,10 @@ use proxyxai_core::{
 use tokio::time::timeout;
 
 use crate::{
+    config::Pinned,
     context::Context,
     headers,
-    meter::{Facts, Meter},
+    meter::{Caller, Facts, Meter},
     respond::Failure,
     timers::{Deadline, within},
     trace::{self, Trace},
@@ -42,6 +43,9 @@ const DISCARD: Duration = Duration::from_millis(200);
 
 /// What is sent, whichever key it is sent with.
 pub(crate) struct Call {
+    /// The one configuration that the request is served from.
+    pub(crate) pinned: Arc<Pinned>,
+    pub(crate) caller: Caller,
     pub(crate) facts: Arc<Facts>,
     pub(crate) dialect: Dialect,
     pub(crate) method: Method,
@@ -94,13 +98,13 @@ pub(crate) async fn run(
     call: &Call,
     pool: (PoolIndex, &Pool),
 ) -> Result<Answer, Failure> {
-    let turn = call.facts.pinned.turn(pool.0);
+    let turn = call.pinned.turn(pool.0);
     let mut failed: Vec<Failed> = Vec::new();
     let mut candidates = Candidates::new(pool.1, turn, call.facts.sent_model());
     while let Some(upstream) = candidates.next(failed.last().map(|one| one.end)) {
         let number = failed.len().saturating_add(1);
         let mut meter = Meter::begin(cx, call, upstream, number);
-        let Some((_, provider)) = call.facts.pinned.snapshot.upstream(upstream) else {
+        let Some((_, provider)) = call.pinned.snapshot.upstream(upstream) else {
             continue;
         };
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
@@ -198,7 +202,7 @@ fn write_head(
     upstream: UpstreamKeyIndex,
     span: Option<SpanId>,
 ) -> Option<Vec<u8>> {
-    let credential = call.facts.pinned.credential(upstream)?;
+    let credential = call.pinned.credential(upstream)?;
     let mut head = Vec::with_capacity(HEAD);
     for part in [
         call.method.as_str(),
@@ -398,8 +402,7 @@ async fn discard(head: Head, mut body: Incoming) -> Option<Kept> {
 fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
     let ends: Vec<AttemptEnd> = failed.iter().map(|one| one.end).collect();
     let provider = |one: &Failed| {
-        call.facts
-            .pinned
+        call.pinned
             .snapshot
             .upstream(one.upstream)
             .map(|(key, provider)| (key.id.to_string(), provider.id.to_string()))

@@ -14,21 +14,17 @@ use proxyxai_core::{
         Endpoint, estimate,
         usage::{Tokens, Usage},
     },
+    money::price::PriceBook,
     route::{pool::UpstreamKeyIndex, retry::AttemptEnd},
+    snapshot::KeyId,
     trace::SpanId,
 };
 use proxyxai_proto::usage::v1::Outcome;
 
 use crate::{
-    attempt::Call,
-    body,
-    config::Pinned,
-    context::Context,
-    request_id::RequestId,
-    respond::Failure,
-    trace::{AttemptSteps, Trace},
+    attempt::Call, body, context::Context, request_id::RequestId, respond::Failure, trace::Trace,
 };
-pub(crate) use settled::{Settled, cost_of};
+pub(crate) use settled::{Sent, Settled, cost_of};
 
 /// Who asks, as a request needs it.
 pub(crate) struct Caller {
@@ -38,6 +34,12 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// The id of the key's account.
+    pub(crate) fn account(&self) -> Arc<str> {
+        let account = self.accounts.shared_id(self.key.record.account);
+        account.unwrap_or_default()
+    }
+
     /// Whether key and accounts allow the model.
     ///
     /// # Errors
@@ -48,12 +50,14 @@ impl Caller {
     }
 }
 
-/// What all attempts of a request share.
+/// What all attempts of a request share. It is kept until their events are written, which a full disk may put off for hours: so it
+/// holds nothing of the configuration but what they name.
 pub(crate) struct Facts {
     pub(crate) request_id: RequestId,
-    /// The one configuration that the request is served from.
-    pub(crate) pinned: Arc<Pinned>,
-    pub(crate) caller: Caller,
+    /// Who pays.
+    pub(crate) account: Arc<str>,
+    pub(crate) key: KeyId,
+    pub(crate) prices: Arc<PriceBook>,
     pub(crate) endpoint: Endpoint,
     pub(crate) model: String,
     /// What the provider is asked for, where a route gives the model another name.
@@ -73,7 +77,7 @@ impl Facts {
 pub(crate) struct Meter {
     cx: Rc<Context>,
     facts: Arc<Facts>,
-    upstream: UpstreamKeyIndex,
+    upstream: Option<Sent>,
     attempt: u32,
     began: Duration,
     began_unix_ms: i64,
@@ -102,7 +106,7 @@ impl Meter {
         Box::new(Self {
             cx: Rc::clone(cx),
             facts: Arc::clone(&call.facts),
-            upstream,
+            upstream: Sent::of(&call.pinned.snapshot, upstream),
             attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
             began: cx.clock.monotonic(),
             began_unix_ms: cx.clock.unix_ms(),
@@ -113,10 +117,12 @@ impl Meter {
             seen: None,
             output_bytes: 0,
             settled: false,
-            trace: call
-                .trace
-                .as_ref()
-                .map(|trace| (Rc::clone(trace), trace.attempts(cx))),
+            trace: call.trace.as_ref().map(|trace| {
+                (
+                    Rc::clone(trace),
+                    trace.attempts(cx, call, upstream, attempt),
+                )
+            }),
         })
     }
 
@@ -221,23 +227,18 @@ impl Meter {
             return;
         }
         if let Some((trace, span)) = &self.trace {
-            trace.attempted(AttemptSteps {
-                span: *span,
-                upstream: self.upstream,
-                number: self.attempt,
-                began: self.began,
-                first_byte: self.first_byte,
-                ended: self.began.saturating_add(self.elapsed()),
-                status: self.status,
-                reason,
-                usage: usage.clone(),
-                estimated,
+            let first_byte = self.first_byte;
+            let ended = self.began.saturating_add(self.elapsed());
+            trace.attempted(*span, |attempt| {
+                (attempt.first_byte, attempt.ended) = (first_byte, ended);
+                (attempt.status, attempt.reason) = (self.status, reason);
+                (attempt.usage, attempt.estimated) = (usage.clone(), estimated);
             });
         }
         let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         self.cx.events.push(Settled {
             facts: Arc::clone(&self.facts),
-            upstream: self.upstream,
+            upstream: self.upstream.take(),
             attempt: self.attempt,
             outcome,
             reason,

@@ -194,8 +194,9 @@ fn plan(
     let hides_usage = intent.hides_usage();
     let facts = Arc::new(Facts {
         request_id: asked.request_id,
-        pinned,
-        caller,
+        account: caller.account(),
+        key: caller.key.record.id,
+        prices: Arc::clone(&pinned.snapshot.prices),
         endpoint: intent.endpoint,
         model: intent.model,
         mapped_model,
@@ -218,12 +219,14 @@ fn plan(
         deadline: cx.timers.deadline(cx.settings.request_timeout),
         facts,
         trace: asked.trace.clone(),
+        pinned,
+        caller,
     }
 }
 
 async fn try_keys(cx: &Rc<Context>, call: &Call) -> Result<Answer, Failure> {
     let model = call.facts.model.as_str();
-    match call.facts.pinned.snapshot.pool(call.dialect, Some(model)) {
+    match call.pinned.snapshot.pool(call.dialect, Some(model)) {
         Some((index, pool)) if pool.serves(call.facts.sent_model()) => {
             attempt::run(cx, call, (index, pool)).await
         }

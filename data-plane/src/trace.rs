@@ -16,6 +16,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use proxyxai_core::{
     dialect::{Dialect, Endpoint, error::ErrorCode},
+    route::pool::UpstreamKeyIndex,
     trace::{IdSource, SpanId, TraceContext, context::STATE_MAX},
 };
 
@@ -26,6 +27,7 @@ pub(crate) use sink::Sink;
 pub(crate) use steps::{AttemptSteps, Steps};
 
 use crate::{
+    attempt::Call,
     context::Context,
     meter::{Caller, Facts},
     request_id::RequestId,
@@ -91,11 +93,8 @@ impl Trace {
     pub(crate) fn identified(&self, cx: &Context, caller: &Caller) {
         let mut steps = self.0.borrow_mut();
         steps.identified = Some(now(cx, &steps));
-        steps.key = Some((
-            caller.key.record.id,
-            caller.key.record.account,
-            Arc::clone(&caller.accounts),
-        ));
+        steps.key = Some(caller.key.record.id);
+        steps.stands = Some((caller.key.record.account, Arc::clone(&caller.accounts)));
     }
 
     /// The key is not at hand and is asked for, in this context.
@@ -122,14 +121,29 @@ impl Trace {
         steps.facts = Some(Arc::clone(facts));
     }
 
-    /// Names the span of the next attempt.
-    pub(crate) fn attempts(&self, cx: &Context) -> SpanId {
-        cx.traces.ids.span_id()
+    /// An attempt begins; gives its span.
+    pub(crate) fn attempts(
+        &self,
+        cx: &Context,
+        call: &Call,
+        upstream: UpstreamKeyIndex,
+        number: usize,
+    ) -> SpanId {
+        let mut steps = self.0.borrow_mut();
+        let (span, began) = (cx.traces.ids.span_id(), now(cx, &steps));
+        let snapshot = &call.pinned.snapshot;
+        let attempt = AttemptSteps::begin((span, number), began, snapshot, upstream);
+        steps.attempts.push(attempt);
+        span
     }
 
-    /// An attempt was settled.
-    pub(crate) fn attempted(&self, attempt: AttemptSteps) {
-        self.0.borrow_mut().attempts.push(attempt);
+    /// An attempt was settled: how.
+    pub(crate) fn attempted(&self, span: SpanId, note: impl FnOnce(&mut AttemptSteps)) {
+        let mut steps = self.0.borrow_mut();
+        let mut latest = steps.attempts.iter_mut().rev();
+        if let Some(attempt) = latest.find(|attempt| attempt.span == span) {
+            note(attempt);
+        }
     }
 
     /// The head of the answer goes out.

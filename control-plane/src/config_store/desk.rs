@@ -7,6 +7,8 @@
 //! Only rows that are out of order are kept here in their encoded form: those withheld, those that wait, and those whose last good
 //! version is not yet noted in the store.
 
+mod summary;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -30,13 +32,22 @@ use super::{
 };
 use crate::store::{
     Entry, Event,
-    keyspace::{CONFIG_PREFIX, GOOD_PREFIX, Key, STAGE_PREFIX, STAGED},
+    keyspace::{GOOD_PREFIX, Key, STAGE_PREFIX, STAGED},
 };
 
 /// No counter of changes gets there; a head beyond it was not written by this program.
 const HEAD_MAX: u64 = 1 << 53;
 const WAITS: &str = "it was written without raising `cfg/head`; it is looked at with the next change through the admin API";
 const GONE: &str = "its row is gone, but nobody deleted it through the admin API; delete it there if that is meant";
+
+/// The object whose row, or last good version, has this key.
+fn named_by(key: &str) -> Option<ResourceName> {
+    if let Some(Key::Config(name) | Key::Good(name)) = Key::parse(key) {
+        Some(name)
+    } else {
+        None
+    }
+}
 
 /// A row as it was read.
 struct Reading {
@@ -169,18 +180,23 @@ impl Desk {
 
     /// Takes the changes of one revision of the store. `Some` when they raised the head, and so came into force.
     pub(super) fn changes(&mut self, revision: u64, events: Vec<Event>) -> Option<Settled> {
+        let keys: Vec<String> = events.iter().map(|event| event.key().to_owned()).collect();
         let mut head = None;
         for event in events {
             head = self.take(event, revision).or(head);
         }
-        if head.is_some() {
+        // Without a new head what was touched before is as it was: looking at all of it again would make a thousand rows that are
+        // written one by one cost a million looks.
+        let names: Vec<ResourceName> = if head.is_some() {
             self.overlay();
-        }
-        let names: Vec<ResourceName> = self.touched.iter().cloned().collect();
+            self.touched.iter().cloned().collect()
+        } else {
+            keys.iter().filter_map(|key| named_by(key)).collect()
+        };
         names.iter().for_each(|name| self.tidy(name));
         let settled = head.map(|revision| self.settle(self.version(revision)));
         if settled.is_none() {
-            self.summarise();
+            self.summarise_rows(&keys);
         }
         settled
     }
@@ -491,35 +507,6 @@ impl Desk {
             stored: Arc::new(stored),
             resource: Arc::new(resource),
         })
-    }
-
-    /// Brings the lists of what is out of order up to date.
-    fn summarise(&mut self) {
-        let mut withheld: BTreeMap<String, Withheld> = BTreeMap::new();
-        for (key, reason) in &self.strange {
-            let below = key.strip_prefix(CONFIG_PREFIX).unwrap_or(key);
-            let reason = reason.clone();
-            let stand_in = false;
-            withheld.insert(below.to_owned(), Withheld { reason, stand_in });
-        }
-        let keyed = |name: &ResourceName| format!("{}/{}", name.kind.as_str(), name.id);
-        for (name, why) in &self.withheld {
-            withheld.insert(keyed(name), why.clone());
-        }
-        for name in &self.touched {
-            let offered = self.state.odd.get(name).map(|row| row.offered.as_ref());
-            let read = match offered {
-                Some(Some(cell)) => self.object(name, &cell.value).map(|_| ()),
-                Some(None) => Err(GONE.to_owned()),
-                None => Ok(()),
-            };
-            let waits = Withheld {
-                reason: read.err().unwrap_or_else(|| WAITS.to_owned()),
-                stand_in: self.state.records.contains_key(name),
-            };
-            withheld.insert(keyed(name), waits);
-        }
-        self.state.withheld = Arc::new(withheld);
     }
 
     /// Some objects that are in force as they are offered, and whose last good version is not noted yet.

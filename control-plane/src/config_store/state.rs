@@ -1,6 +1,6 @@
 //! One moment of the configuration, as everything in this process reads it.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use imbl::OrdMap;
@@ -60,7 +60,7 @@ pub(crate) struct State {
     /// That, compiled.
     pub(crate) snapshot: Arc<Snapshot>,
     /// Rows that are not in force as they stand in the store, by key below the prefix of all config.
-    pub(crate) withheld: Arc<BTreeMap<String, Withheld>>,
+    pub(crate) withheld: OrdMap<String, Withheld>,
     /// Rows that are out of order: withheld, waiting for the head, or not yet noted as good.
     pub(super) odd: OrdMap<ResourceName, Row>,
     /// Settings of the deployment, and when they were written; 0 when they never were.
@@ -78,7 +78,7 @@ impl State {
             records: OrdMap::new(),
             content: Content::default(),
             snapshot: Arc::new(Snapshot::empty()),
-            withheld: Arc::default(),
+            withheld: OrdMap::new(),
             odd: OrdMap::new(),
             settings: Arc::default(),
             settings_revision: 0,

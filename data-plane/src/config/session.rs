@@ -21,6 +21,9 @@ use crate::{keys::KeyResolver, orders::Orders};
 /// Schemas that this program reads: the oldest and the newest.
 pub(super) const SCHEMAS: (u32, u32) = (1, 1);
 
+/// Most keys that room is made for before they are there.
+const RESERVED: usize = 4_000_000;
+
 /// The state of one stream.
 pub(super) struct Session<'a> {
     held: &'a mut Held,
@@ -154,10 +157,13 @@ impl<'a> Session<'a> {
         if self.receiving.is_some() || self.greeting.is_none() {
             return Err(StreamFault::OutOfOrder);
         }
+        let mut content = Incoming::default();
+        let room = usize::try_from(resources).unwrap_or(usize::MAX);
+        content.keys.reserve(room.min(RESERVED));
         self.receiving = Some(Receiving {
             version,
             left: resources,
-            content: Incoming::default(),
+            content,
         });
         Ok(Taken::default())
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use proxyxai_core::snapshot::KeyId;
 use serde_json::{Map, Value, json};
 
 use super::steps::{AttemptSteps, Steps};
@@ -30,10 +31,8 @@ pub(super) fn write(out: &mut Vec<u8>, steps: &Steps, traced: bool) {
         add("trace_id", json!(steps.context.trace_id.to_string()));
         add("span_id", json!(steps.context.span_id.to_string()));
     }
-    if let Some((account, key)) = steps.caller() {
-        add("account", json!(account));
-        add("key_id", json!(key));
-    }
+    add("account", json!(steps.account));
+    add("key_id", json!(steps.key.as_ref().map(KeyId::as_str)));
     add("endpoint", json!(steps.endpoint.map(|it| it.as_str())));
     add("dialect", json!(steps.dialect.map(|it| it.as_str())));
     add("status", json!(steps.status));
@@ -56,11 +55,11 @@ pub(super) fn write(out: &mut Vec<u8>, steps: &Steps, traced: bool) {
 }
 
 fn attempt(attempt: &AttemptSteps, facts: &Facts) -> Value {
-    let upstream = facts.pinned.snapshot.upstream(attempt.upstream);
+    let sent = attempt.sent.as_ref();
     let tokens = &attempt.usage.tokens;
     json!({
-        "provider": upstream.map(|(_, provider)| &*provider.id),
-        "upstream_key": upstream.map(|(key, _)| &*key.id),
+        "provider": sent.map(|sent| &*sent.provider),
+        "upstream_key": sent.map(|sent| &*sent.key),
         "status": attempt.status,
         "reason": attempt.reason,
         "first_byte_ms": attempt.first_byte.map(ms),
@@ -73,7 +72,7 @@ fn attempt(attempt: &AttemptSteps, facts: &Facts) -> Value {
             "output": tokens.output,
         },
         "estimated": attempt.estimated,
-        "cost_nano_usd": cost_of(facts, attempt.upstream, &attempt.usage),
+        "cost_nano_usd": cost_of(facts, sent, &attempt.usage),
     })
 }
 

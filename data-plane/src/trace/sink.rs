@@ -62,7 +62,7 @@ impl Sink {
         if !kept && self.lines.is_none() {
             return;
         }
-        let steps = Arc::new(steps.clone());
+        let steps = Arc::new(steps.kept());
         if let Some(lines) = &self.lines {
             lines.push(Arc::clone(&steps));
         }

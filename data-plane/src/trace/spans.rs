@@ -60,20 +60,17 @@ impl Maker<'_> {
         if let Some(id) = &steps.request_id {
             add("xai.request_id", id.as_str().into());
         }
-        if let Some((account, key)) = steps.caller() {
-            add("xai.account", account.into());
-            add("xai.key_id", key.into());
+        if let Some(account) = &steps.account {
+            add("xai.account", account.as_str().into());
+        }
+        if let Some(key) = &steps.key {
+            add("xai.key_id", key.as_str().into());
         }
         if let Some(facts) = &steps.facts {
             add("gen_ai.request.model", facts.model.as_str().into());
             add("xai.stream", facts.stream.into());
         }
-        add(
-            "xai.attempts",
-            u64::try_from(steps.attempts.len())
-                .unwrap_or(u64::MAX)
-                .into(),
-        );
+        add("xai.attempts", number(steps.attempts.len()));
         if steps.status > 0 {
             add("http.response.status_code", steps.status.into());
         }
@@ -116,15 +113,17 @@ impl Maker<'_> {
         if let Some(model) = facts.sent_model() {
             add("gen_ai.request.model", model.into());
         }
-        if let Some((key, provider)) = facts.pinned.snapshot.upstream(attempt.upstream) {
-            let (name, value) = conventions.provider(provider.kind, dialect);
+        if let Some(sent) = &attempt.sent {
+            let (name, value) = conventions.provider(sent.kind, dialect);
             add(name, value);
-            add("server.address", provider.base.host().into());
-            add("server.port", provider.base.port().into());
-            add("xai.provider", (&*provider.id).into());
-            add("xai.upstream_key", (&*key.id).into());
+            add("xai.provider", (&*sent.provider).into());
+            add("xai.upstream_key", (&*sent.key).into());
         }
-        add("xai.attempt", attempt.number.into());
+        if let Some((host, port)) = &attempt.server {
+            add("server.address", (&**host).into());
+            add("server.port", (*port).into());
+        }
+        add("xai.attempt", number(attempt.number));
         add("xai.reason", attempt.reason.into());
         let verdict = if attempt.discarded() {
             "discarded"
@@ -184,6 +183,10 @@ impl Maker<'_> {
             .saturating_mul(1_000_000)
             .saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
     }
+}
+
+fn number(count: usize) -> Value {
+    u64::try_from(count).unwrap_or(u64::MAX).into()
 }
 
 fn name_of(facts: &Facts) -> Cow<'static, str> {

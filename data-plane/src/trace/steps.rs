@@ -7,11 +7,14 @@ use proxyxai_core::{
     account::tree::{AccountIndex, AccountTree},
     dialect::{Dialect, Endpoint, error::ErrorCode, usage::Usage},
     route::{pool::UpstreamKeyIndex, retry::REASONS},
-    snapshot::KeyId,
+    snapshot::{KeyId, Snapshot},
     trace::{SpanId, TraceContext},
 };
 
-use crate::{meter::Facts, request_id::RequestId};
+use crate::{
+    meter::{Facts, Sent},
+    request_id::RequestId,
+};
 
 /// What was noted of a request. Times are of the core's monotonic clock.
 #[derive(Clone)]
@@ -27,8 +30,10 @@ pub(crate) struct Steps {
     /// The key was not at hand: its look-up.
     pub(super) asked: Option<(SpanId, Duration, Option<Duration>)>,
     pub(super) identified: Option<Duration>,
-    /// Whose key it is, and in which tree its account stands.
-    pub(super) key: Option<(KeyId, AccountIndex, Arc<AccountTree>)>,
+    pub(super) key: Option<KeyId>,
+    /// Where the account of the key stands, until the request is over: then its path.
+    pub(super) stands: Option<(AccountIndex, Arc<AccountTree>)>,
+    pub(super) account: Option<String>,
     pub(super) planned: Option<Duration>,
     pub(super) facts: Option<Arc<Facts>>,
     pub(super) attempts: Vec<AttemptSteps>,
@@ -45,8 +50,11 @@ pub(crate) struct Steps {
 #[derive(Clone)]
 pub(crate) struct AttemptSteps {
     pub(crate) span: SpanId,
-    pub(crate) upstream: UpstreamKeyIndex,
-    pub(crate) number: u32,
+    /// By name, so that nothing of the configuration is kept.
+    pub(crate) sent: Option<Sent>,
+    /// Host and port of the provider.
+    pub(crate) server: Option<(Box<str>, u16)>,
+    pub(crate) number: usize,
     pub(crate) began: Duration,
     /// Since it began, until the head of an answer.
     pub(crate) first_byte: Option<Duration>,
@@ -70,6 +78,8 @@ impl Steps {
             asked: None,
             identified: None,
             key: None,
+            stands: None,
+            account: None,
             planned: None,
             facts: None,
             attempts: Vec::new(),
@@ -87,10 +97,14 @@ impl Steps {
         self.status >= 500 || self.attempts.iter().any(AttemptSteps::failed)
     }
 
-    /// Path of the account, and id of the key.
-    pub(super) fn caller(&self) -> Option<(String, &str)> {
-        let (key, account, accounts) = self.key.as_ref()?;
-        Some((accounts.path(*account), key.as_str()))
+    /// The same, to be kept on: it names what it knows, and keeps nothing of the configuration.
+    pub(super) fn kept(&self) -> Self {
+        let stands = self.stands.as_ref();
+        Self {
+            account: stands.map(|(account, accounts)| accounts.path(*account)),
+            stands: None,
+            ..self.clone()
+        }
     }
 
     /// The client got less than a whole answer, or none.
@@ -103,6 +117,29 @@ impl Steps {
 const CLIENT_GONE: &str = "client_gone";
 
 impl AttemptSteps {
+    /// An attempt that begins.
+    pub(super) fn begin(
+        (span, number): (SpanId, usize),
+        began: Duration,
+        snapshot: &Snapshot,
+        upstream: UpstreamKeyIndex,
+    ) -> Self {
+        let base = snapshot.upstream(upstream).map(|(_, it)| &it.base);
+        Self {
+            span,
+            sent: Sent::of(snapshot, upstream),
+            server: base.map(|base| (base.host().into(), base.port())),
+            number,
+            began,
+            first_byte: None,
+            ended: began,
+            status: 0,
+            reason: CLIENT_GONE,
+            usage: Usage::default(),
+            estimated: false,
+        }
+    }
+
     /// Whether another upstream key was tried because of it.
     pub(super) fn discarded(&self) -> bool {
         REASONS.contains(&self.reason)

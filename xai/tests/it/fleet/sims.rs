@@ -175,7 +175,10 @@ impl Sim {
         loop {
             let wait = match self.stream(channel.clone()).await {
                 Ok(after) => after,
-                Err(_) => self.backoff.next_wait(),
+                Err(refused) => {
+                    let asked = self.backoff.asked(&refused);
+                    asked.unwrap_or_else(|| self.backoff.next_wait())
+                }
             };
             sleep(wait).await;
         }

@@ -78,6 +78,26 @@ async fn a_replica_that_is_behind_is_left_without_going_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_comes_back_when_it_was_asked_to_and_where() {
+    let (_plane, lines, mut streams) = two().await;
+    lines[0].cut();
+    let (mut stream, _) = accept(&mut streams[1]).await;
+    for wait in [20_000_u64, 7] {
+        let mut busy = Status::unavailable("too many nodes come at once");
+        let asked = wait.to_string().parse().unwrap();
+        busy.metadata_mut().insert("grpc-retry-pushback-ms", asked);
+        let (refused, wait) = (Instant::now(), Duration::from_millis(wait));
+        stream.to_node.send(Err(busy)).await.unwrap();
+        let (again, _) = accept(&mut streams[1]).await;
+        let waited = refused.elapsed();
+        // The timer counts whole milliseconds.
+        let latest = wait + wait / 10 + Duration::from_millis(2);
+        assert!(waited >= wait && waited <= latest, "{waited:?} of {wait:?}");
+        stream = again;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drained_node_finishes_and_comes_back_elsewhere() {
     let lines = [Line::default(), Line::default()];
     let mut streams = [&lines[0], &lines[1]].map(|line| config_plane(line).0);
