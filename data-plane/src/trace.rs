@@ -132,7 +132,8 @@ impl Trace {
         let mut steps = self.0.borrow_mut();
         let (span, began) = (cx.traces.ids.span_id(), now(cx, &steps));
         let snapshot = &call.pinned.snapshot;
-        let attempt = AttemptSteps::begin((span, number), began, snapshot, upstream);
+        let names = (span, number, steps.context.sampled);
+        let attempt = AttemptSteps::begin(names, began, snapshot, upstream);
         steps.attempts.push(attempt);
         span
     }

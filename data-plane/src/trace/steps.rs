@@ -52,7 +52,7 @@ pub(crate) struct AttemptSteps {
     pub(crate) span: SpanId,
     /// By name, so that nothing of the configuration is kept.
     pub(crate) sent: Option<Sent>,
-    /// Host and port of the provider.
+    /// Host and port of the provider; only where the trace was sampled at its start, as it is a text of its own.
     pub(crate) server: Option<(Box<str>, u16)>,
     pub(crate) number: usize,
     pub(crate) began: Duration,
@@ -119,12 +119,13 @@ const CLIENT_GONE: &str = "client_gone";
 impl AttemptSteps {
     /// An attempt that begins.
     pub(super) fn begin(
-        (span, number): (SpanId, usize),
+        (span, number, sampled): (SpanId, usize, bool),
         began: Duration,
         snapshot: &Snapshot,
         upstream: UpstreamKeyIndex,
     ) -> Self {
-        let base = snapshot.upstream(upstream).map(|(_, it)| &it.base);
+        let upstream_of = || snapshot.upstream(upstream);
+        let base = sampled.then(upstream_of).flatten().map(|(_, it)| &it.base);
         Self {
             span,
             sent: Sent::of(snapshot, upstream),
