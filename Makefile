@@ -30,6 +30,7 @@ test:
 	@for crate in $(CRATES); do scripts/suite $$crate cargo test --locked --quiet --package $$crate || exit 1; done
 	@for part in --lib --test=it --test=roles; do scripts/suite control-plane-$${part##*[-=]} \
 	  cargo test --locked --quiet --package proxyxai-control-plane $$part || exit 1; done
+	@scripts/suite rules scripts/rules
 	@$(MAKE) --no-print-directory sdk
 	@echo "Seconds per suite:" && cat $(SUITE_LOG)
 

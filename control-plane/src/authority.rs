@@ -103,6 +103,11 @@ impl Authority {
         &self.certificate
     }
 
+    /// Unix milliseconds after which it is not accepted any more, and with it no certificate of the deployment.
+    pub fn not_after_unix_ms(&self) -> Option<i64> {
+        not_after(&self.certificate)
+    }
+
     /// Its certificate in PEM (RFC 7468).
     pub fn certificate_pem(&self) -> String {
         pem::encode(&pem::Pem::new("CERTIFICATE", self.certificate.to_vec()))
@@ -183,6 +188,14 @@ impl Authority {
             .strip_prefix("/node/")?;
         (!node.is_empty() && !certificate.is_ca()).then(|| node.to_owned())
     }
+}
+
+/// Unix milliseconds after which a certificate is not accepted.
+pub(crate) fn not_after(certificate: &[u8]) -> Option<i64> {
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let end = certificate.validity().not_after.timestamp();
+    end.checked_mul(1_000)
 }
 
 fn params(common_name: &str) -> CertificateParams {

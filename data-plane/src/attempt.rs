@@ -21,6 +21,7 @@ use proxyxai_core::{
         retry::{AttemptEnd, Exhausted, Verdict, judge, when_none_left},
     },
     snapshot::Provider,
+    trace::SpanId,
 };
 use tokio::time::timeout;
 
@@ -34,6 +35,7 @@ use crate::{
     request::Bounds,
     respond::Failure,
     timers::{Deadline, within},
+    trace::{self, Trace},
     upstream::{Head, Incoming, Lost},
 };
 
@@ -62,6 +64,7 @@ pub(crate) struct Call {
     pub(crate) servers: Servers,
     /// How many calls to providers it took so far.
     pub(crate) used: Cell<usize>,
+    pub(crate) trace: Option<Rc<Trace>>,
 }
 
 /// An answer that goes to the client.
@@ -228,7 +231,7 @@ async fn send(
             }
             ProviderKind::Openai | ProviderKind::Anthropic | ProviderKind::OpenaiCompatible => None,
         };
-        let head = write_head(call, provider, upstream, handed);
+        let head = write_head(cx, call, provider, upstream, (handed, meter.span()));
         let head = head.ok_or_else(|| failed("the key is not there"))?;
         meter.sent(true);
         let exchange = connection.exchange(head, call.body.clone());
@@ -254,10 +257,11 @@ async fn send(
 
 /// The head of the request, as this provider gets it.
 fn write_head(
+    cx: &Context,
     call: &Call,
     provider: &Provider,
     upstream: UpstreamKeyIndex,
-    handed: Option<Handed>,
+    (handed, span): (Option<Handed>, Option<SpanId>),
 ) -> Option<Vec<u8>> {
     let credential = call.pinned.credential(upstream)?;
     let mut head = Vec::with_capacity(HEAD);
@@ -274,6 +278,7 @@ fn write_head(
     if !provider.official {
         cascade::write(&mut head, call, provider, handed);
     }
+    trace::write_context(&mut head, cx, call, provider.kind, span);
     if call.method != Method::GET {
         headers::write_length(&mut head, call.body.len());
     }

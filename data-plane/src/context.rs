@@ -13,6 +13,7 @@ use moka::sync::Cache;
 use proxyxai_core::{
     freshness::LONGEST_STALE,
     ports::{Clock, Random, random_bytes},
+    trace::{Conventions, Sampling},
 };
 use tokio::task::JoinSet;
 
@@ -27,6 +28,7 @@ use crate::{
     report::EventSender,
     request_id::{RequestId, RequestIds},
     timers::Timers,
+    trace::{Sink, TraceUpstreams, Traces},
     turn::TurnClock,
     upstream::Pool,
 };
@@ -62,6 +64,14 @@ pub struct Settings {
     pub preload_max: u64,
     /// Keys that are remembered of those looked up on demand.
     pub keys_remembered: u64,
+    /// Which traces are kept; `None` for no traces at all.
+    pub trace: Option<Sampling>,
+    /// What the attributes of spans are called.
+    pub trace_conventions: Conventions,
+    /// Which upstreams learn of traces.
+    pub trace_upstreams: TraceUpstreams,
+    /// Whether there is a request log.
+    pub request_log: bool,
 }
 
 impl Default for Settings {
@@ -81,6 +91,10 @@ impl Default for Settings {
             max_stale: LONGEST_STALE,
             preload_max: 1_000_000,
             keys_remembered: REMEMBERED,
+            trace: None,
+            trace_conventions: Conventions::V1_41,
+            trace_upstreams: TraceUpstreams::Gateways,
+            request_log: false,
         }
     }
 }
@@ -98,6 +112,7 @@ pub(crate) struct Shared {
     pub(crate) made: Made,
     pub(crate) events: EventSender<Settled>,
     pub(crate) dial: DialFactory,
+    pub(crate) sink: Arc<Sink>,
 }
 
 /// One core.
@@ -121,6 +136,7 @@ pub(crate) struct Context {
     pub(crate) draining: Cell<bool>,
     /// The time to drain is over: what still runs ends with an error.
     pub(crate) ending: Cell<bool>,
+    pub(crate) traces: Traces,
     tasks: RefCell<JoinSet<()>>,
     ids: RequestIds,
 }
@@ -130,6 +146,10 @@ impl Context {
         Rc::new(Self {
             dial: (shared.dial)(),
             ids: RequestIds::new(u64::from_le_bytes(random_bytes(&*shared.random))),
+            traces: Traces::new(
+                u64::from_le_bytes(random_bytes(&*shared.random)),
+                shared.sink,
+            ),
             settings: shared.settings,
             clock: TurnClock::new(shared.clock),
             config: shared.config,

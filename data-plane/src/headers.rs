@@ -103,6 +103,10 @@ fn stays_here(name: &str) -> bool {
                 | "x-upstream-attempts"
                 | "x-request-timeout-ms"
                 | "x-request-id"
+                // The gateway writes its own, where they are wanted.
+                | "traceparent"
+                | "tracestate"
+                | "baggage"
         )
         || ["x-forwarded-", "x-openwebui-user-", "x-proxyxai-"]
             .iter()

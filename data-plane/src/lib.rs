@@ -36,6 +36,7 @@ mod serve;
 mod signs;
 mod spelling;
 mod timers;
+pub mod trace;
 mod turn;
 mod upstream;
 mod visitor;

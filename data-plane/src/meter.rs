@@ -17,6 +17,7 @@ use proxyxai_core::{
     money::price::PriceBook,
     route::{pool::UpstreamKeyIndex, retry::AttemptEnd},
     snapshot::KeyId,
+    trace::SpanId,
 };
 use proxyxai_proto::usage::v1::Outcome;
 
@@ -26,9 +27,9 @@ use crate::{
     context::Context,
     request_id::RequestId,
     respond::{Failure, level},
+    trace::Trace,
 };
-use settled::Sent;
-pub(crate) use settled::Settled;
+pub(crate) use settled::{Sent, Settled, cost_of};
 
 /// Who asks, as a request needs it.
 pub(crate) struct Caller {
@@ -99,6 +100,8 @@ pub(crate) struct Meter {
     seen: Option<Usage>,
     output_bytes: u64,
     settled: bool,
+    /// Where the attempt is noted, and its span.
+    trace: Option<(Rc<Trace>, SpanId)>,
 }
 
 impl Meter {
@@ -124,6 +127,12 @@ impl Meter {
             seen: None,
             output_bytes: 0,
             settled: false,
+            trace: call.trace.as_ref().map(|trace| {
+                (
+                    Rc::clone(trace),
+                    trace.attempts(cx, call, upstream, attempt),
+                )
+            }),
         })
     }
 
@@ -149,6 +158,11 @@ impl Meter {
         if let Some(sent) = &self.upstream {
             self.cx.made.note(response, sent.key(), &self.facts.account);
         }
+    }
+
+    /// The attempt's span.
+    pub(crate) fn span(&self) -> Option<SpanId> {
+        self.trace.as_ref().map(|(_, span)| *span)
     }
 
     /// From here on the provider may have begun to work.
@@ -240,6 +254,15 @@ impl Meter {
     ) {
         if mem::replace(&mut self.settled, true) {
             return;
+        }
+        if let Some((trace, span)) = &self.trace {
+            let first_byte = self.first_byte;
+            let ended = self.began.saturating_add(self.elapsed());
+            trace.attempted(*span, |attempt| {
+                (attempt.first_byte, attempt.ended) = (first_byte, ended);
+                (attempt.status, attempt.reason) = (self.status, reason);
+                (attempt.usage, attempt.estimated) = (usage.clone(), estimated);
+            });
         }
         let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         self.cx.events.push(Settled {

@@ -51,17 +51,22 @@ pub(crate) async fn answer(
         Some(model) => PathAndQuery::try_from(format!("{PATH}/{}", in_path(model))).ok(),
         None => head.uri.path_and_query().cloned(),
     };
+    let facts = Arc::new(Facts {
+        request_id: asked.request_id.get(),
+        account: caller.account(),
+        key: caller.key.record.id,
+        prices: Arc::clone(&pinned.snapshot.prices),
+        endpoint: Endpoint::Models,
+        model: one.clone().unwrap_or_default(),
+        mapped_model,
+        stream: false,
+    });
+    if let Some(trace) = &asked.trace {
+        trace.planned(cx, &facts);
+    }
     let call = Call {
-        facts: Arc::new(Facts {
-            request_id: asked.request_id.get(),
-            account: caller.account(),
-            key: caller.key.record.id,
-            prices: Arc::clone(&pinned.snapshot.prices),
-            endpoint: Endpoint::Models,
-            model: one.clone().unwrap_or_default(),
-            mapped_model,
-            stream: false,
-        }),
+        facts,
+        trace: asked.trace.clone(),
         pinned,
         caller,
         dialect,

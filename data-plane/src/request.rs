@@ -44,6 +44,7 @@ use crate::{
     request_id::RequestId,
     respond::{Failure, respond},
     signs::Signs,
+    trace::Trace,
     visitor::Visitor,
 };
 
@@ -53,6 +54,7 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
     seen: Head,
     visitor: Rc<Visitor>,
+    trace: Option<Rc<Trace>>,
 ) -> Response<AnswerBody> {
     let (began, request_id) = (cx.clock.monotonic(), cx.request_id());
     let (head, mut body) = request.into_parts();
@@ -71,6 +73,7 @@ pub(crate) async fn serve(
         began,
         of_gateway: Cell::new(false),
         used: Cell::new(0),
+        trace,
     };
     let outcome = {
         // Pinned here, since the future is large: it is never moved.
@@ -78,6 +81,7 @@ pub(crate) async fn serve(
         unless_ending(&cx, exchange).await
     };
     let request_id = asked.request_id.get();
+    let error = outcome.as_ref().err().map(Failure::code);
     let mut response = outcome.unwrap_or_else(|failure| {
         let pinned = cx.config.current();
         let deployment = pinned.deployment.as_deref().map(Deployment::id);
@@ -99,6 +103,13 @@ pub(crate) async fn serve(
         .entry(X_REQUEST_ID)
         .or_insert_with(|| name.clone());
     response.headers_mut().insert(X_PROXYXAI_REQUEST_ID, name);
+    if let Some(code) = error {
+        cx.counters.failed(code);
+    }
+    if let Some(trace) = &asked.trace {
+        let status = response.status().as_u16();
+        trace.answered(&cx, (endpoint.ok(), dialect), status, error);
+    }
     cx.counters.answered(
         endpoint.ok(),
         response.status().as_u16(),
@@ -125,6 +136,8 @@ pub(crate) struct Asked {
     of_gateway: Cell<bool>,
     /// How many calls to providers it took.
     pub(crate) used: Cell<usize>,
+    /// What is noted of it, if anything is.
+    pub(crate) trace: Option<Rc<Trace>>,
 }
 
 /// What a request may cost until the first byte of its answer.
@@ -162,9 +175,13 @@ async fn exchange(
         dialect,
         seen,
         from,
+        ref trace,
         ..
     } = *asked;
     let signs = Signs::of(&head.headers);
+    if let Some(trace) = trace {
+        trace.take_up(cx, &signs, asked.request_id.get());
+    }
     edge::check(&head, &signs, seen)?; // 0 one host, one framing
     if let Some(answer) = edge::greeting(&head) {
         return Ok(answer);
@@ -175,7 +192,7 @@ async fn exchange(
     if signs.cdn_loop.is_some() {
         cascade::check_way(pinned.deployment.as_deref(), &head.headers)?;
     }
-    let caller = identify::identify(cx, &pinned, &signs, endpoint, from).await?; // 2 who asks
+    let caller = identify::identify(cx, &pinned, &signs, endpoint, from, trace).await?; // 2 who asks
     let bounds = bounds(cx, &caller, &head.headers, signs.cdn_loop.is_some(), asked);
     if endpoint == Endpoint::Models {
         // Boxed, as all that is rare: the future of a request is moved once, and should be small.
@@ -185,9 +202,8 @@ async fn exchange(
     let intent = intent::read(endpoint, &body)?; // 3 what they ask for
     caller.may_use(&intent.model)?; // 4 whether they may
     let servers = cx.made.servers(&intent.state, &pinned, &caller)?;
-    let request_id = asked.request_id.get();
     let mut call = plan(
-        cx, pinned, caller, dialect, intent, head, &body, request_id, bounds,
+        cx, pinned, caller, dialect, intent, head, &body, bounds, asked,
     ); // 5 what is sent
     call.servers = servers;
     let answer = try_keys(cx, &call).await; // 6 try, judge, try again
@@ -216,6 +232,9 @@ fn bounds(
     asked.of_gateway.set(true);
     if let Some(request_id) = child.request_id {
         asked.request_id.set(request_id);
+        if let Some(trace) = &asked.trace {
+            trace.named(request_id);
+        }
     }
     let end = asked.began.saturating_add(child.time);
     Bounds {
@@ -238,10 +257,25 @@ fn plan(
     intent: Intent,
     head: Parts,
     body: &Bytes,
-    request_id: RequestId,
     bounds: Bounds,
+    asked: &Asked,
 ) -> Call {
     let mapped_model = pinned.snapshot.mapped(dialect, &intent.model);
+    let body = intent.forward_body(body, mapped_model.as_deref());
+    let hides_usage = intent.hides_usage();
+    let facts = Arc::new(Facts {
+        request_id: asked.request_id.get(),
+        account: caller.account(),
+        key: caller.key.record.id,
+        prices: Arc::clone(&pinned.snapshot.prices),
+        endpoint: intent.endpoint,
+        model: intent.model,
+        mapped_model,
+        stream: intent.stream,
+    });
+    if let Some(trace) = &asked.trace {
+        trace.planned(cx, &facts);
+    }
     Call {
         dialect,
         method: head.method,
@@ -251,22 +285,14 @@ fn plan(
             .cloned()
             .unwrap_or(PathAndQuery::from_static("/")),
         headers: head.headers,
-        body: intent.forward_body(body, mapped_model.as_deref()),
-        hides_usage: intent.hides_usage(),
+        body,
+        hides_usage,
         deadline: cx.timers.deadline(bounds.time),
         bounds,
         servers: Servers::Any,
         used: Cell::new(0),
-        facts: Arc::new(Facts {
-            request_id,
-            account: caller.account(),
-            key: caller.key.record.id,
-            prices: Arc::clone(&pinned.snapshot.prices),
-            endpoint: intent.endpoint,
-            model: intent.model,
-            mapped_model,
-            stream: intent.stream,
-        }),
+        facts,
+        trace: asked.trace.clone(),
         pinned,
         caller,
     }

@@ -32,6 +32,7 @@ use crate::{
     relay::AnswerBody,
     request,
     respond::{Failure, respond},
+    trace::Trace,
     visitor::{Visitor, Watched},
 };
 
@@ -183,7 +184,8 @@ async fn handle(
         response.body_mut().keep(busy);
         return Ok(response);
     }
-    let mut response = request::serve(Rc::clone(&cx), request, head, visitor).await;
+    let trace = busy.trace.clone();
+    let mut response = request::serve(Rc::clone(&cx), request, head, visitor, trace).await;
     if cx.winding_down.get() {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
@@ -196,6 +198,7 @@ async fn handle(
 pub(crate) struct Busy {
     cx: Rc<Context>,
     visitor: Rc<Visitor>,
+    trace: Option<Rc<Trace>>,
 }
 
 impl Busy {
@@ -205,6 +208,7 @@ impl Busy {
         Self {
             cx: Rc::clone(cx),
             visitor: Rc::clone(visitor),
+            trace: Trace::begin(cx),
         }
     }
 }
@@ -212,6 +216,9 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.visitor.end();
+        if let Some(trace) = &self.trace {
+            trace.end(&self.cx);
+        }
         let left = self.cx.in_flight.get().saturating_sub(1);
         self.cx.in_flight.set(left);
         self.cx.counters.set_in_flight(left);

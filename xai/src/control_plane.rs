@@ -17,6 +17,7 @@ use crate::{
     role::Program,
     settings::{control_plane::Given, control_plane::Settings, load::Loaded},
     system::{SystemClock, SystemRandomness},
+    traces::{self, Source},
     up::{data::DataDir, sockets},
 };
 
@@ -50,13 +51,20 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
         let addresses = json!({
             "grpc": grpc.address, "ops": ops.address, "authority": authority,
         });
+        let source = Source {
+            service: "proxyxai-control-plane",
+            instance: control.plane.deployment_id().to_owned(),
+            spans: control.plane.spans(),
+        };
+        let traces = traces::start(&settings.traces(), vec![source])?;
         let stop = CancellationToken::new();
         let shown = Ops::new(
             control.admin_credential.clone(),
             None,
             Some(Arc::clone(&control.plane)),
             loaded.lines,
-        );
+        )
+        .with_traces(traces.as_ref());
         let (grpc_address, ops_address) = (grpc.address, ops.address);
         let ops = ops::serve(ops.listener, shown, stop.clone());
         control.serve_tls(grpc);
@@ -77,6 +85,9 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
         process::told_to_stop().await;
         control.end().await;
         stop.cancel();
+        if let Some(traces) = traces {
+            traces.end().await;
+        }
         let _ended_either_way = tokio::time::timeout(ops::LAST, ops).await;
         data.remove_addresses();
         Ok(())

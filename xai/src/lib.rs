@@ -16,10 +16,12 @@ mod node;
 mod ops;
 pub mod output;
 mod process;
+mod request_log;
 mod role;
 pub mod settings;
 mod store;
 pub mod system;
+mod traces;
 pub mod up;
 
 pub use cli::run;

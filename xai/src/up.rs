@@ -30,9 +30,10 @@ use crate::{
     logs::{Logs, Part},
     node::{self, Member},
     ops::{self, Ops},
-    process,
+    process, request_log,
     settings::{Line, Settings},
     system::{SystemClock, SystemRandomness},
+    traces::{self, Source, Traces},
 };
 use data::DataDir;
 use sockets::Sockets;
@@ -75,6 +76,7 @@ struct Gateway {
     greeting: greeting::Greeting,
     ops: JoinHandle<()>,
     ops_stop: CancellationToken,
+    traces: Option<Traces>,
 }
 
 impl Gateway {
@@ -120,23 +122,39 @@ impl Gateway {
                 .await?;
         }
         let node_settings = settings.node();
+        let node_id = data.node_id(&*random)?;
         let member = Member {
-            id: data.node_id(&*random)?,
+            id: node_id.clone(),
             channels: vec![channel],
             credential: Some(control.plane.node_credential()),
             copy_key,
         };
         let node = node::build(node_settings, member, data, clock, random)?;
         let node = node.with_log(logs.control(Part::Node));
+        let node = request_log::open(node, &settings.request_log)?;
         let (node, background) = data_plane::start(node, sockets.clients)
             .map_err(|error| Failure::failed(format!("the node cannot start: {error}")))?;
+        let sources = vec![
+            Source {
+                service: "proxyxai-node",
+                instance: node_id,
+                spans: node.handle.spans(),
+            },
+            Source {
+                service: "proxyxai-control-plane",
+                instance: control.plane.deployment_id().to_owned(),
+                spans: control.plane.spans(),
+            },
+        ];
+        let traces = traces::start(&settings.traces(), sources)?;
         let ops_stop = CancellationToken::new();
         let ops = Ops::new(
             control.admin_credential.clone(),
             Some(node.handle.clone()),
             Some(Arc::clone(&control.plane)),
             lines.clone(),
-        );
+        )
+        .with_traces(traces.as_ref());
         let ops = ops::serve(sockets.ops.listener, ops, ops_stop.clone());
         data.write_addresses(&addresses)?;
         let greeting = greeting::Greeting {
@@ -153,6 +171,7 @@ impl Gateway {
             greeting,
             ops,
             ops_stop,
+            traces,
         })
     }
 
@@ -165,6 +184,7 @@ impl Gateway {
             greeting,
             ops,
             ops_stop,
+            traces,
         } = self;
         let life = async {
             wait_ready(&node).await;
@@ -174,6 +194,9 @@ impl Gateway {
         };
         tokio::join!(life, background);
         control.end().await;
+        if let Some(traces) = traces {
+            traces.end().await;
+        }
         ops_stop.cancel();
         let _ended_either_way = tokio::time::timeout(ops::LAST, ops).await;
         data.remove_addresses();

@@ -69,6 +69,18 @@ impl Endpoint {
         }
     }
 
+    /// Its path, without what differs between requests.
+    pub fn route(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "/v1/chat/completions",
+            Self::Embeddings => "/v1/embeddings",
+            Self::Responses => "/v1/responses",
+            Self::Messages => "/v1/messages",
+            Self::CountTokens => "/v1/messages/count_tokens",
+            Self::Models => "/v1/models",
+        }
+    }
+
     /// The endpoint with this word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL

@@ -45,6 +45,24 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// Every code.
+    pub const ALL: [Self; 14] = [
+        Self::InvalidRequest,
+        Self::InvalidApiKey,
+        Self::PermissionDenied,
+        Self::ModelNotAllowed,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::TooLarge,
+        Self::UnsupportedEncoding,
+        Self::TooManyRequests,
+        Self::Unavailable,
+        Self::NoUpstream,
+        Self::UpstreamFailed,
+        Self::UpstreamTimeout,
+        Self::UpstreamKeyRefused,
+    ];
+
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {

@@ -22,4 +22,5 @@ mod roles;
 mod routes;
 mod snapshots;
 mod streams;
+mod traces;
 mod usages;

@@ -13,7 +13,7 @@ use proxyxai_core::dialect::{
 };
 
 use super::source::{Piece, Source};
-use crate::{attempt::Call, meter::Meter, request_id::RequestId};
+use crate::{attempt::Call, meter::Meter, metrics::OpenStream, request_id::RequestId};
 
 pub(super) struct Events {
     source: Option<Source>,
@@ -22,10 +22,17 @@ pub(super) struct Events {
     stream: StreamMeter,
     meter: Box<Meter>,
     out: VecDeque<Bytes>,
+    _open: OpenStream,
 }
 
 impl Events {
-    pub(super) fn new(source: Source, call: &Call, mut meter: Box<Meter>, first: Bytes) -> Self {
+    pub(super) fn new(
+        source: Source,
+        call: &Call,
+        mut meter: Box<Meter>,
+        first: Bytes,
+        open: OpenStream,
+    ) -> Self {
         meter.settle_down();
         let mut events = Self {
             source: Some(source),
@@ -34,6 +41,7 @@ impl Events {
             stream: StreamMeter::new(call.facts.endpoint, call.hides_usage),
             meter,
             out: VecDeque::new(),
+            _open: open,
         };
         events.take(first);
         events

@@ -2,16 +2,19 @@
 
 use std::net::SocketAddr;
 
+use proxyxai_core::trace::{Conventions, Ratio};
+
 use super::{
     apart,
     key_place::KeyPlace,
     loopback,
     store::{Endpoints, KeyPrefix, Optional, StoreKind},
+    trace::Collector,
     value::{Folder, LogFilter, LogFormat, Names, Span},
 };
 use crate::{environment::Environment, failure::Failure};
 
-settings! { environment [control log keys store]
+settings! { environment [control log trace keys store]
     /// Directory of this process alone: credentials, the key-encryption key, the embedded store.
     data: Folder = Folder::default_data(environment), "DIR";
     /// Address of the gRPC API, for administration and for nodes.

@@ -22,6 +22,10 @@ macro_rules! settings {
                     max_stale: self.max_stale.0,
                     preload_max: self.preload_max,
                     keys_remembered: self.keys_remembered,
+                    trace: self.sampling(),
+                    trace_conventions: self.trace_conventions,
+                    trace_upstreams: self.trace_upstreams,
+                    request_log: self.request_log.text().is_some(),
                 }
             }
 
@@ -64,6 +68,10 @@ macro_rules! settings {
             preload_max: u64 = 1_000_000, "NUMBER";
             /// How many keys a node remembers of those that it looked up.
             keys_remembered: u64 = proxyxai_data_plane::keys::REMEMBERED, "NUMBER";
+            /// Where one line of JSON is written for each request, without its content: a file, `-` for the standard output, or none.
+            request_log: Optional = Optional::none(), "FILE";
+            /// Which upstreams learn of traces (`traceparent`): none, gateways (those of that kind) or all.
+            trace_upstreams: TraceUpstreams = TraceUpstreams::Gateways, "WHICH";
         }
     };
     ($environment:ident [control $($more:ident)*] $($rows:tt)*) => {
@@ -74,6 +82,7 @@ macro_rules! settings {
                     names: self.grpc_names.0.clone(),
                     audit_keep: self.audit_keep.0,
                     shared_store: self.store == StoreKind::Etcd,
+                    trace: self.sampling(),
                     ..proxyxai_control_plane::app::Settings::default()
                 }
             }
@@ -92,6 +101,43 @@ macro_rules! settings {
             log: LogFilter = LogFilter::info(), "LEVEL";
             /// How logs are written: text or json.
             log_format: LogFormat = LogFormat::Text, "FORMAT";
+        }
+    };
+    ($environment:ident [trace $($more:ident)*] $($rows:tt)*) => {
+        impl Settings {
+            /// Where traces go.
+            pub fn traces(&self) -> $crate::settings::trace::Place<'_> {
+                $crate::settings::trace::Place {
+                    endpoint: self.trace_endpoint.address(),
+                    headers_file: self.trace_headers_file.file(),
+                    conventions: self.trace_conventions,
+                }
+            }
+
+            /// Which traces are kept; `None` where there are none.
+            fn sampling(&self) -> Option<proxyxai_core::trace::Sampling> {
+                let sampling = proxyxai_core::trace::Sampling {
+                    ratio: self.trace_ratio,
+                    follow_parent: self.trace_follow,
+                    failures: self.trace_failures,
+                };
+                self.trace_endpoint.address().map(|_| sampling)
+            }
+        }
+
+        settings! { $environment [$($more)*] $($rows)*
+            /// Collector that traces are sent to, by OTLP over gRPC: http://HOST:PORT, https://HOST:PORT, or none.
+            trace_endpoint: Collector = Collector::none(), "URL";
+            /// File with headers for the collector, one `name: value` on each line.
+            trace_headers_file: Optional = Optional::none(), "FILE";
+            /// Share of the traces that are kept where no caller has decided, from 0 to 1.
+            trace_ratio: Ratio = Ratio::PERCENT, "SHARE";
+            /// Whether a caller that sends `traceparent` decides whether its trace is kept; if not, the share does.
+            trace_follow: bool = true, "true|false";
+            /// Whether traces of requests that failed are kept in any case.
+            trace_failures: bool = true, "true|false";
+            /// Version of OpenTelemetry's conventions for generative AI that spans follow: 1.36 or 1.41.
+            trace_conventions: Conventions = Conventions::V1_41, "VERSION";
         }
     };
     ($environment:ident [keys $($more:ident)*] $($rows:tt)*) => {

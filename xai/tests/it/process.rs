@@ -82,6 +82,13 @@ impl Home {
         self.providers.url()
     }
 
+    /// The heads of the requests that the simulated providers saw last.
+    pub(crate) async fn seen(&self) -> Value {
+        let url = self.providers();
+        let address = url.trim_start_matches("http://").parse().unwrap();
+        Gateway::get(address, "/_sim/requests", &[]).await.json()
+    }
+
     /// Two upstream keys of each dialect, for XAI_KEYS.
     pub(crate) fn keys(&self) -> String {
         let base = self.providers();
@@ -320,6 +327,23 @@ impl Gateway {
     /// One request, its answer read to the end.
     pub(crate) async fn ask(&self, ask: &Ask) -> Reply {
         timeout(PATIENCE, ask.send(self.client))
+            .await
+            .expect("an answer comes")
+            .unwrap()
+            .whole()
+            .await
+    }
+
+    /// Posts JSON to the clients' port with these headers.
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, String)], body: &Value) -> Reply {
+        let mut request = Request::post(path)
+            .header("host", self.client.to_string())
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(body.to_string().into()).unwrap();
+        timeout(PATIENCE, send(self.client, request))
             .await
             .expect("an answer comes")
             .unwrap()
