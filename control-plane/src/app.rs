@@ -1,6 +1,7 @@
 //! Puts a control plane together: build → serve → stop. Everything that touches the world is handed in.
 
 mod first_key;
+mod join_token;
 
 use std::{
     fmt::Write as _,
@@ -44,7 +45,7 @@ use crate::{
     admission::Admission,
     audit::{Trail, service::AuditServer},
     auth::{Credentials, Gate, Guard, ProcessCredential},
-    authority::{Authority, SERVER_RENEWAL},
+    authority::{Authority, Kept, SERVER_RENEWAL},
     books::Books,
     bootstrap,
     config_service::{ConfigServer, ConfigServiceServer},
@@ -85,6 +86,8 @@ pub struct Ports {
     pub next_key_encryption_key: Arc<dyn KeySource>,
     /// What administrators show.
     pub admin_credential: SecretString,
+    /// The authority that a new deployment takes up; without one it makes its own.
+    pub authority: Option<Kept>,
 }
 
 /// How a control plane behaves.
@@ -249,6 +252,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         key_encryption_key,
         next_key_encryption_key,
         admin_credential,
+        authority,
     } = ports;
     let owner = bootstrap::Owner {
         key: Arc::new(key_encryption_key),
@@ -261,6 +265,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         &*clock,
         &deployment.keyring,
         &deployment.id,
+        authority.as_ref(),
     );
     let authority = Arc::new(authority.await?);
     let certificate = authority

@@ -11,12 +11,14 @@ use std::{
 
 use moka::sync::Cache;
 use proxyxai_core::{
+    account::network::NetworkList,
     freshness::MAX_STALE,
     ports::{Clock, Random, random_bytes},
 };
 use tokio::task::JoinSet;
 
 use crate::{
+    client_tls::ClientTls,
     config::ConfigHandle,
     keys::{KeyResolver, REMEMBERED},
     meter::Settled,
@@ -35,6 +37,8 @@ use crate::{
 pub struct Settings {
     /// Threads that serve requests.
     pub cores: usize,
+    /// Whose `X-Forwarded-For` says where a request comes from; nobody's when there are none.
+    pub trusted_proxies: Option<NetworkList>,
     /// Largest body of a request, in bytes.
     pub body_limit: usize,
     /// To connect to a provider, TLS included.
@@ -53,6 +57,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// Requests in flight on one core; more are refused at once.
     pub max_in_flight: usize,
+    /// From being told to stop, and saying so to probes, until no connection is taken any more.
+    pub drain_delay: Duration,
     /// How long requests in flight may take to end when the node stops.
     pub drain: Duration,
     /// How long the node serves without proof that its configuration is the newest, unless its control plane says something else.
@@ -67,6 +73,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             cores: 1,
+            trusted_proxies: None,
             body_limit: 32 << 20,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(300),
@@ -76,6 +83,7 @@ impl Default for Settings {
             keep_alive: Duration::from_secs(75),
             max_connections: 20_000,
             max_in_flight: 10_000,
+            drain_delay: Duration::ZERO,
             drain: Duration::from_secs(30),
             max_stale: MAX_STALE,
             preload_max: 1_000_000,
@@ -96,6 +104,7 @@ pub(crate) struct Shared {
     pub(crate) strangers: Strangers,
     pub(crate) events: EventSender<Settled>,
     pub(crate) dial: DialFactory,
+    pub(crate) tls: Option<ClientTls>,
 }
 
 /// One core.
@@ -108,6 +117,8 @@ pub(crate) struct Context {
     pub(crate) strangers: Strangers,
     pub(crate) events: EventSender<Settled>,
     pub(crate) dial: Rc<dyn Dial>,
+    /// Clients come over TLS.
+    pub(crate) tls: Option<ClientTls>,
     pub(crate) pool: Pool,
     pub(crate) counters: Arc<CoreCounters>,
     pub(crate) in_flight: Cell<usize>,
@@ -126,6 +137,7 @@ impl Context {
     pub(crate) fn new(shared: Shared, counters: Arc<CoreCounters>) -> Rc<Self> {
         Rc::new(Self {
             dial: (shared.dial)(),
+            tls: shared.tls,
             ids: RequestIds::new(u64::from_le_bytes(random_bytes(&*shared.random))),
             settings: shared.settings,
             clock: TurnClock::new(shared.clock),

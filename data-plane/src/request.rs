@@ -29,7 +29,7 @@ use crate::{
     body,
     config::Pinned,
     context::Context,
-    edge,
+    edge, forwarded,
     head::Head,
     headers::{ANTHROPIC_VERSION, X_API_KEY, X_PROXYXAI_REQUEST_ID, X_REQUEST_ID},
     identify,
@@ -62,7 +62,11 @@ pub(crate) async fn serve(
         dialect,
         request_id,
         seen,
-        from: visitor.peer,
+        from: forwarded::client(
+            cx.settings.trusted_proxies.as_ref(),
+            visitor.peer,
+            &head.headers,
+        ),
     };
     let outcome = {
         // Pinned here, since the future is large: it is never moved.

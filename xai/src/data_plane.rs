@@ -18,6 +18,7 @@ use tonic::transport::Channel;
 
 use self::identity::Identity;
 use crate::{
+    client_tls::{self, CertificateFiles},
     environment::Environment,
     failure::Failure,
     logs::{Logs, Part},
@@ -46,6 +47,9 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
     process::run(async {
         let clients = sockets::clients(settings.listen, settings.cores)?;
         let ops = sockets::socket("ops", settings.ops).await?;
+        let certificate =
+            CertificateFiles::read(&settings.tls_certificate_file, &settings.tls_key_file)?;
+        let tls = certificate.as_ref().map(CertificateFiles::tls);
         let clock = Arc::new(SystemClock::start());
         let random = SystemRandomness::open().map_err(|e| Failure::failed(e.to_string()))?;
         let random = Arc::new(random);
@@ -82,7 +86,7 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
             random: Arc::clone(&random) as _,
         };
         let built = node::build(settings.node(), member, &data, clock, random)?;
-        let built = built.with_log(logs.control(Part::Node));
+        let built = built.with_log(logs.control(Part::Node)).with_tls(tls);
         let address = clients.address();
         let (node, background) = app::start(built, clients)
             .map_err(|error| Failure::failed(format!("the node cannot start: {error}")))?;
@@ -90,7 +94,8 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
         let keep = Arc::clone(&data);
         let save = move |next: &_| identity::save(&keep, authority, next);
         let renewal = tokio::spawn(renewal.run(save, stop.clone()));
-        let shown = Ops::new(credential, Some(node.handle.clone()), None, loaded.lines);
+        let shown = Ops::new(credential, Some(node.handle.clone()), None, loaded.lines)
+            .with_metrics_from(settings.metrics_from.clone());
         let ops_address = ops.address;
         let ops = ops::serve(ops.listener, shown, stop.clone());
         data.write_addresses(&json!({ "client": address, "ops": ops_address, "node": id }))?;
@@ -110,6 +115,7 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
                 biased;
                 () = process::told_to_stop() => {}
                 () = warn_without_configuration(without) => {}
+                () = client_tls::follow(certificate) => {}
             }
             node.drain().await;
         };

@@ -20,7 +20,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::Line;
+use crate::settings::{Line, networks::Networks};
 
 /// How long its last answers may take.
 pub(crate) const LAST: Duration = Duration::from_secs(2);
@@ -32,6 +32,8 @@ pub(crate) struct Ops {
     /// What is shown by whoever is not on this machine.
     credential: SecretString,
     lines: Vec<Line>,
+    /// Who sees metrics without the credential.
+    metrics_from: Networks,
 }
 
 /// Serves until told to stop.
@@ -70,7 +72,7 @@ async fn metrics(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    if !ops.admits(peer, &headers) {
+    if !ops.metrics_from.contain(peer.ip()) && !ops.admits(peer, &headers) {
         return refused();
     }
     let mut text = String::new();
@@ -110,6 +112,15 @@ impl Ops {
             control_plane,
             credential,
             lines,
+            metrics_from: Networks::default(),
+        }
+    }
+
+    /// Shows metrics to these networks without a credential.
+    pub(crate) fn with_metrics_from(self, metrics_from: Networks) -> Self {
+        Self {
+            metrics_from,
+            ..self
         }
     }
 

@@ -10,6 +10,7 @@ pub mod control_plane;
 pub mod data_plane;
 pub mod key_place;
 pub mod load;
+pub mod networks;
 pub mod store;
 pub mod value;
 
@@ -17,6 +18,7 @@ use std::net::SocketAddr;
 
 use key_place::KeyPlace;
 pub use load::{Source, Table, load};
+use networks::Networks;
 use store::{Endpoints, KeyPrefix, Optional, StoreKind};
 use value::{Bytes, Folder, LogFilter, LogFormat, Names, Span};
 

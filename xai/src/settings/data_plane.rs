@@ -4,6 +4,7 @@ use std::{fmt, net::SocketAddr, str::FromStr};
 
 use super::{
     apart, loopback,
+    networks::Networks,
     store::Optional,
     value::{Bytes, Folder, InvalidValue, LogFilter, LogFormat, Span},
 };

@@ -17,6 +17,7 @@ mod etcd;
 mod events;
 mod fleet;
 mod full_disk;
+mod given;
 mod joining;
 mod lifecycle;
 mod machines;
