@@ -8,6 +8,7 @@
 mod table;
 pub mod control_plane;
 pub mod data_plane;
+pub mod delay;
 pub mod key_place;
 pub mod load;
 pub mod networks;
@@ -16,6 +17,7 @@ pub mod value;
 
 use std::net::SocketAddr;
 
+use delay::Delay;
 use key_place::KeyPlace;
 pub use load::{Source, Table, load};
 use networks::Networks;

@@ -3,7 +3,9 @@
 use std::{fmt, net::SocketAddr, str::FromStr};
 
 use super::{
-    apart, loopback,
+    apart,
+    delay::Delay,
+    loopback,
     networks::Networks,
     store::Optional,
     value::{Bytes, Folder, InvalidValue, LogFilter, LogFormat, Span},

@@ -70,7 +70,7 @@ macro_rules! settings {
             /// Key (PEM) of that certificate.
             tls_key_file: Optional = Optional::none(), "FILE";
             /// Time from being told to stop, with `/ready` at 503 already, until no connection is taken any more: load balancers move away in it.
-            drain_delay: Span = Span::seconds(0), "TIME";
+            drain_delay: Delay = Delay::default(), "TIME";
             /// Time that requests in flight get to end when the process stops.
             drain: Span = Span::seconds(30), "TIME";
             /// How old a node's configuration may become before it refuses requests, where the control plane says nothing.
