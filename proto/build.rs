@@ -27,6 +27,8 @@ const PROTOS: &[&str] = &[
     "proxyxai/admin/v1/log.proto",
     "proxyxai/store/v1/roster.proto",
     "proxyxai/store/v1/stage.proto",
+    "proxyxai/admin/v1/settings.proto",
+    "proxyxai/store/v1/settings.proto",
 ];
 
 fn main() -> io::Result<()> {

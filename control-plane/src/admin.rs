@@ -8,6 +8,7 @@ pub(crate) mod prices;
 pub(crate) mod providers;
 pub(crate) mod routes;
 pub(crate) mod secrets;
+pub(crate) mod settings;
 pub(crate) mod upstream_keys;
 mod writing;
 

@@ -1,11 +1,12 @@
 //! Puts a control plane together: build → serve → stop. Everything that touches the world is handed in.
 
 mod first_key;
+mod house;
 mod join_token;
+mod serve;
 
 use std::{
     fmt::Write as _,
-    io,
     sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
@@ -13,48 +14,23 @@ use std::{
 use proxyxai_core::{
     access::{Caller, Role},
     account::key::{Pepper, base62},
-    ports::{Clock, LogControl, Random, random_bytes},
+    ports::{Clock, Random, random_bytes},
     secret::{SecretString, seal::SealKey},
 };
-use proxyxai_proto::{
-    admin::v1::{
-        ManagedBy, account_service_server::AccountServiceServer,
-        audit_service_server::AuditServiceServer, backup_service_server::BackupServiceServer,
-        credential_service_server::CredentialServiceServer,
-        join_token_service_server::JoinTokenServiceServer, key_service_server::KeyServiceServer,
-        log_service_server::LogServiceServer, node_service_server::NodeServiceServer,
-        price_service_server::PriceServiceServer, provider_service_server::ProviderServiceServer,
-        route_service_server::RouteServiceServer, secret_service_server::SecretServiceServer,
-        upstream_key_service_server::UpstreamKeyServiceServer,
-        usage_query_service_server::UsageQueryServiceServer,
-    },
-    node::v1::join_service_server::JoinServiceServer,
-    usage::v1::usage_service_server::UsageServiceServer,
-};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_stream::Stream;
+use proxyxai_proto::admin::v1::ManagedBy;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::Connected};
 
 use crate::{
-    admin::{
-        accounts::AccountServer, backup::BackupServer, credentials::CredentialServer,
-        keys::KeyServer, prices::PriceServer, providers::ProviderServer, routes::RouteServer,
-        secrets::SecretServer, upstream_keys::UpstreamKeyServer,
-    },
     admission::Admission,
-    audit::{Trail, service::AuditServer},
-    auth::{Credentials, Gate, Guard, ProcessCredential},
-    authority::{Authority, Kept, SERVER_RENEWAL},
+    audit::Trail,
+    auth::{Credentials, ProcessCredential},
+    authority::{Authority, Kept},
     books::Books,
     bootstrap,
-    config_service::{ConfigServer, ConfigServiceServer},
+    config_service::ConfigServer,
     config_store::ConfigStore,
-    join::{self, Door, JoinServer, JoinTokenServer},
-    keyring::{KeySource, Keyring, rotate},
-    log_service::LogServer,
-    manifest::service::ManifestServer,
-    node_service::NodeServer,
+    join::{self, Door},
+    keyring::{KeySource, Keyring},
     nodes::Nodes,
     orders::{Orders, Wishes},
     publish::{Publisher, ViewKey},
@@ -65,8 +41,6 @@ use crate::{
         keyspace::{self, Key},
     },
     tls::{Tls, TlsError},
-    usage_query::UsageQueryServer,
-    usage_service::UsageServer,
 };
 
 pub use bootstrap::key_encryption_key_id;
@@ -106,7 +80,7 @@ pub struct Settings {
     /// Names and addresses that its certificate bears, besides those of this machine and the one that clients ask for who pin the
     /// authority.
     pub names: Vec<String>,
-    /// How long records of the audit trail are kept.
+    /// How long records of the audit trail are kept, where the settings of the deployment say nothing.
     pub audit_keep: Duration,
 }
 
@@ -388,175 +362,6 @@ impl ControlPlane {
             ManagedBy::Demo => Some(self.own.demo.clone()),
             ManagedBy::Admin | ManagedBy::Apply | ManagedBy::Unspecified => None,
         }
-    }
-
-    /// Serves all services on connections that come in, until `shutdown`. May be called for several sources at once.
-    ///
-    /// # Errors
-    /// When the server itself fails; a failing connection ends only itself.
-    pub async fn serve<I, C>(&self, incoming: I, shutdown: CancellationToken) -> io::Result<()>
-    where
-        I: Stream<Item = io::Result<C>> + Send,
-        C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-    {
-        let (health, health_service) = tonic_health::server::health_reporter();
-        health
-            .set_service_status("", tonic_health::ServingStatus::Serving)
-            .await;
-        let reflection = |builder: tonic_reflection::server::Builder<'static>| {
-            builder
-                .register_encoded_file_descriptor_set(proxyxai_proto::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        let reflection_v1 = reflection(tonic_reflection::server::Builder::configure())
-            .build_v1()
-            .map_err(io::Error::other)?;
-        let reflection_v1alpha = reflection(tonic_reflection::server::Builder::configure())
-            .build_v1alpha()
-            .map_err(io::Error::other)?;
-        let config = || Arc::clone(&self.config);
-        Server::builder()
-            .timeout(Duration::from_secs(300))
-            .http2_keepalive_interval(Some(Duration::from_secs(10)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-            .max_concurrent_streams(Some(128))
-            .layer(Guard(Arc::new(Gate {
-                config: config(),
-                credentials: Arc::clone(&self.credentials),
-                door: Arc::clone(&self.door),
-            })))
-            .add_service(health_service)
-            .add_service(reflection_v1)
-            .add_service(reflection_v1alpha)
-            .add_service(AccountServiceServer::new(AccountServer {
-                config: config(),
-                credentials: Arc::clone(&self.credentials),
-            }))
-            .add_service(CredentialServiceServer::new(CredentialServer {
-                config: config(),
-                credentials: Arc::clone(&self.credentials),
-                trail: Arc::clone(&self.trail),
-                deployment_id: self.deployment_id.clone(),
-            }))
-            .add_service(AuditServiceServer::new(AuditServer {
-                config: config(),
-                trail: Arc::clone(&self.trail),
-                deployment_id: self.deployment_id.clone(),
-            }))
-            .add_service(KeyServiceServer::new(KeyServer {
-                config: config(),
-                pepper: self.pepper.clone(),
-            }))
-            .add_service(ProviderServiceServer::new(ProviderServer {
-                config: config(),
-            }))
-            .add_service(UpstreamKeyServiceServer::new(UpstreamKeyServer {
-                config: config(),
-                pepper: self.pepper.clone(),
-            }))
-            .add_service(RouteServiceServer::new(RouteServer { config: config() }))
-            .add_service(PriceServiceServer::new(PriceServer { config: config() }))
-            .add_service(
-                ManifestServer::service(
-                    config(),
-                    Arc::clone(&self.credentials),
-                    self.pepper.clone(),
-                )
-                .map_err(io::Error::other)?,
-            )
-            .add_service(NodeServiceServer::new(NodeServer {
-                config: config(),
-                roster: Arc::clone(&self.roster),
-                door: Arc::clone(&self.door),
-                wishes: Arc::clone(&self.wishes),
-            }))
-            .add_service(LogServiceServer::new(LogServer {
-                orders: Arc::clone(&self.orders),
-                wishes: Arc::clone(&self.wishes),
-                clock: Arc::clone(&self.books.clock),
-            }))
-            .add_service(UsageQueryServiceServer::new(UsageQueryServer {
-                config: config(),
-                store: Arc::clone(&self.store),
-            }))
-            .add_service(JoinTokenServiceServer::new(JoinTokenServer(Arc::clone(
-                &self.door,
-            ))))
-            .add_service(JoinServiceServer::new(JoinServer(Arc::clone(&self.door))))
-            .add_service(SecretServiceServer::new(SecretServer {
-                keyring: Arc::clone(&self.keyring),
-                random: Arc::clone(&self.random),
-                config: config(),
-                trail: Arc::clone(&self.trail),
-            }))
-            .add_service(BackupServiceServer::new(BackupServer {
-                store: Arc::clone(&self.store),
-                config: config(),
-                trail: Arc::clone(&self.trail),
-            }))
-            .add_service(ConfigServiceServer(Arc::clone(&self.config_server)))
-            .add_service(UsageServiceServer::new(UsageServer {
-                books: Arc::clone(&self.books),
-                door: Arc::clone(&self.door),
-                orders: Arc::clone(&self.orders),
-                stopping: self.stopping.clone(),
-            }))
-            .serve_with_incoming_shutdown(incoming, async move { shutdown.cancelled().await })
-            .await
-            .map_err(io::Error::other)
-    }
-
-    /// Keeps the store in order and the certificate fresh, now and then, until stopped: folds old rows of usage, prunes the audit trail,
-    /// ends what a rotation of keys left.
-    pub async fn keep_house(&self) {
-        let mut renewed = self.books.clock.monotonic();
-        loop {
-            let age = self.books.clock.monotonic().saturating_sub(renewed);
-            if age > SERVER_RENEWAL {
-                match self.renew_certificate() {
-                    Ok(()) => renewed = self.books.clock.monotonic(),
-                    Err(error) => {
-                        tracing::error!(%error, "the certificate of this control plane was not renewed; it is tried again")
-                    }
-                }
-            }
-            let keep = i64::try_from(self.settings.audit_keep.as_millis()).unwrap_or(i64::MAX);
-            let before = self.books.clock.unix_ms().saturating_sub(keep);
-            if let Err(error) = self.trail.prune(before).await {
-                tracing::warn!(%error, "the audit trail was not pruned; it is tried again");
-            }
-            if let Err(error) = rotate::tidy(&self.keyring, &*self.random).await {
-                tracing::warn!(%error, "secrets under older keys were not sealed anew; it is tried again");
-            }
-            if let Err(error) = self.books.fold().await {
-                tracing::warn!(%error, "old rows of usage were not folded; it is tried again");
-            }
-            if let Err(error) = self.books.prune_marks().await {
-                tracing::warn!(%error, "marks of removed nodes were not dropped; it is tried again");
-            }
-            tokio::select! {
-                biased;
-                () = self.stopping.cancelled() => return,
-                () = tokio::time::sleep(self.settings.fold_interval) => {}
-            }
-        }
-    }
-
-    fn renew_certificate(&self) -> Result<(), TlsError> {
-        let now = self.books.clock.unix_ms();
-        let certificate = self.door.authority.server(&self.settings.names, now)?;
-        self.tls.replace(certificate)
-    }
-
-    /// Keeps the tick, by which all who follow the store know that it lives, until stopped.
-    pub async fn keep_tick(&self) {
-        crate::tick::keep(&*self.store, &self.config.clock, &self.stopping).await;
-    }
-
-    /// Keeps a log at the level that administrators want of control planes, until stopped.
-    pub async fn keep_log(&self, log: &dyn LogControl) {
-        let keep = self.orders.keep_log(log);
-        self.stopping.run_until_cancelled(keep).await;
     }
 
     /// Ends the streams of all nodes, so that a server can stop.

@@ -156,7 +156,7 @@ impl ConfigServer {
                 .unwrap_or(u32::MAX),
             view_key: self.config.publisher().view_key().to_vec(),
             pepper: self.pepper.expose().to_vec(),
-            max_stale_seconds: 0,
+            max_stale_seconds: latest.settings.max_stale_seconds,
             schema,
             keyed: view == View::Keyed,
         };
@@ -172,6 +172,7 @@ impl ConfigServer {
             debounce: self.debounce,
             sender,
             sent: (held, digest),
+            settings: latest.settings,
             told,
         };
         (session, Message::ServerHello(greeting))

@@ -7,6 +7,7 @@
 mod desk;
 mod follow;
 mod sealing;
+mod settings;
 mod stage;
 mod stages;
 mod state;
@@ -28,7 +29,7 @@ use proxyxai_core::{
 };
 use proxyxai_proto::{
     config::v1::Resource,
-    store::v1::{Counter, StoredResource},
+    store::v1::{Counter, StoredResource, StoredSettings},
 };
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -46,6 +47,7 @@ pub(crate) use state::State;
 
 use follow::Follower;
 use sealing::Sealing;
+use settings::Beside;
 use stage::Row;
 
 /// Tries before a write gives up on others that keep changing the same.
@@ -66,6 +68,8 @@ pub(crate) enum Edit {
     Put(StoredResource),
     /// Take away.
     Delete(ResourceName),
+    /// Change the settings of the deployment to these.
+    Settings(StoredSettings),
     /// Only if this holds; else the change is refused as contended, and whoever asks looks again.
     Only(Compare),
 }
@@ -76,7 +80,7 @@ impl Edit {
         match self {
             Self::Put(stored) => ResourceName::of(stored.resource.as_ref()?),
             Self::Delete(name) => Some(name.clone()),
-            Self::Only(_) => None,
+            Self::Settings(_) | Self::Only(_) => None,
         }
     }
 }
@@ -292,10 +296,15 @@ impl ConfigStore {
         ];
         let mut rows = Vec::with_capacity(edits.len());
         let mut changes = Vec::with_capacity(edits.len());
+        let mut beside = Beside::default();
         for edit in edits {
             let put = match edit {
                 Edit::Only(compare) => {
                     guard.push(compare);
+                    continue;
+                }
+                Edit::Settings(next) => {
+                    beside = Beside::settings(&self.shared.trail, state, &next)?;
                     continue;
                 }
                 Edit::Delete(name) => {
@@ -330,9 +339,10 @@ impl ConfigStore {
             accounts: &next.accounts,
         };
         if !stage::fit(&rows) {
-            return self.commit_staged(&deed, guard, head, rows).await;
+            return self.commit_staged(&deed, guard, head, (rows, beside)).await;
         }
-        self.commit_at_once(&deed, guard, head, rows).await
+        self.commit_at_once(&deed, guard, head, (rows, beside))
+            .await
     }
 
     /// Commits rows in one transaction, if what `guard` says holds.
@@ -341,14 +351,14 @@ impl ConfigStore {
         deed: &Deed<'_>,
         guard: Vec<Compare>,
         head: u64,
-        rows: Vec<Row>,
+        (rows, beside): (Vec<Row>, Beside),
     ) -> Result<Committed, Fault> {
         let key = Key::Head.to_string();
         let mut txn = Txn {
             compares: guard,
             then: vec![Op::Put(key, Counter { value: head }.encode_to_vec())],
         };
-        let mut recorded = Vec::with_capacity(rows.len());
+        let mut recorded = beside.join(&mut txn);
         for row in rows {
             let key = Key::Config(row.name.clone()).to_string();
             let good = Key::Good(row.name).to_string();

@@ -10,6 +10,7 @@ mod plan;
 mod pruned;
 mod references;
 pub(crate) mod service;
+mod settings;
 mod show;
 mod steps;
 mod told;

@@ -52,7 +52,7 @@ impl NodeService for NodeServer {
         request: Request<ListWithheldRequest>,
     ) -> Result<Response<ListWithheldResponse>, Status> {
         let request = request.into_inner();
-        let withheld = Arc::clone(&self.config.state().withheld);
+        let withheld = self.config.state().withheld.clone();
         let views = withheld.iter().map(|(name, why)| WithheldView {
             name: name.clone(),
             reason: why.reason.clone(),

@@ -76,6 +76,8 @@ pub(crate) struct Arrival {
 pub(crate) struct Nodes {
     clock: Arc<dyn Clock>,
     live_for: Duration,
+    /// Until when this replica may prove anything to nodes; `None` without an end.
+    proves_until: Mutex<Option<Duration>>,
     state: Mutex<State>,
     /// Counts changes, for those who wait for one.
     changes: watch::Sender<u64>,
@@ -92,6 +94,7 @@ impl Nodes {
         Self {
             clock,
             live_for: bookmark_interval.saturating_mul(MISSED),
+            proves_until: Mutex::default(),
             state: Mutex::default(),
             changes: watch::Sender::new(0),
         }
@@ -195,6 +198,28 @@ impl Nodes {
     /// Whether a node that was heard so long ago counts as live.
     pub(crate) fn is_live(&self, age: Duration) -> bool {
         age <= self.live_for
+    }
+
+    /// How long a node counts as live after it was heard.
+    pub(crate) fn live_for(&self) -> Duration {
+        self.live_for
+    }
+
+    /// Lets this replica prove things to nodes until then: others wait as long before they take it for dead.
+    pub(crate) fn prove_until(&self, time: Duration) {
+        *self.proves_until() = Some(time);
+    }
+
+    /// Whether this replica may send bookmarks: not when others may take it for dead.
+    pub(crate) fn may_prove(&self) -> bool {
+        let now = self.clock.monotonic();
+        self.proves_until().is_none_or(|until| now < until)
+    }
+
+    fn proves_until(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.proves_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Becomes ready when something changes.

@@ -18,6 +18,7 @@ use proxyxai_core::{
     secret::seal::SealError,
     snapshot::{Change, Content, Digest, ResourceKind, Version},
 };
+use proxyxai_proto::config::v1::NodeSettings;
 use tokio::sync::watch;
 
 pub(crate) use encode::ViewKey;
@@ -45,6 +46,8 @@ pub(crate) struct Published {
     pub(crate) point: Point,
     full: Content,
     keyed: Content,
+    /// What nodes enforce beside it.
+    pub(crate) settings: NodeSettings,
     /// How many virtual keys it has.
     pub(crate) keys: usize,
 }
@@ -94,6 +97,7 @@ impl Publisher {
             point: At::default(),
             full: Content::default(),
             keyed: Content::default(),
+            settings: NodeSettings::default(),
             keys: 0,
         };
         Self {
@@ -125,6 +129,7 @@ impl Publisher {
         &self,
         version: Version,
         content: Content,
+        settings: NodeSettings,
         changes: Vec<Change>,
         now: Duration,
     ) {
@@ -156,6 +161,7 @@ impl Publisher {
             point,
             full: content,
             keyed,
+            settings,
             keys,
         };
         // What came before the first version of this process is not known.

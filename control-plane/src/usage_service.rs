@@ -1,6 +1,6 @@
 //! Takes usage from nodes: a batch is acknowledged when one transaction has written its watermark and its rows.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use proxyxai_core::access::Caller;
 use proxyxai_proto::usage::v1::{
@@ -19,6 +19,7 @@ use crate::{
     join::{Door, NODE_CREDENTIAL},
     orders::Orders,
     reported::Batch,
+    roster::Roster,
     status::Fault,
 };
 
@@ -26,6 +27,7 @@ pub(crate) struct UsageServer {
     pub(crate) books: Arc<Books>,
     pub(crate) door: Arc<Door>,
     pub(crate) orders: Arc<Orders>,
+    pub(crate) roster: Arc<Roster>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -51,7 +53,7 @@ impl UsageService for UsageServer {
             Some(report_request::Message::Register(register)) => register,
             _ => return Err(Status::invalid_argument("a report begins with Register")),
         };
-        may_report(&self.door, &caller, &register.node_id).await?;
+        self.may_report(&caller, &register.node_id).await?;
         // Whoever reports: of a node that was removed nothing is taken, so that its marks need not be kept.
         let of_it = self.orders.until_removed(&register.node_id);
         if self.door.is_removed(&register.node_id).await? {
@@ -73,22 +75,33 @@ impl UsageService for UsageServer {
     }
 }
 
-/// A node that shows a certificate is asked for its own usage. That of other nodes that joined, removed ones too, is theirs alone: who
-/// reported in their name could book what they never did, and have what they did taken for a repetition. An id that never joined may be that of
-/// earlier starts of the same data directory.
-async fn may_report(door: &Door, caller: &Caller, of: &str) -> Result<(), Status> {
-    match caller.credential.strip_prefix(NODE_CREDENTIAL) {
-        Some(named) if named != of && door.has_joined(of).await? => {
-            tracing::warn!(
-                node = named,
-                of,
-                "a node may not report the usage of another one"
-            );
-            Err(Status::permission_denied(format!(
-                "the certificate is of the node `{named}`, and the usage that of `{of}`, which joined by itself; its event files are taken from it alone"
-            )))
+impl UsageServer {
+    /// A node that shows a certificate is asked for its own usage. That of other nodes that joined, removed ones too, or that have a stream,
+    /// is theirs alone: who reported in their name could book what they never did, and have what they did taken for a repetition. An
+    /// id that never joined and has no stream may be that of earlier starts of the same data directory.
+    async fn may_report(&self, caller: &Caller, of: &str) -> Result<(), Status> {
+        let named = match caller.credential.strip_prefix(NODE_CREDENTIAL) {
+            Some(named) if named != of => named,
+            Some(_) | None => return Ok(()),
+        };
+        if !self.door.has_joined(of).await? && !self.has_stream(of).await? {
+            return Ok(());
         }
-        Some(_) | None => Ok(()),
+        tracing::warn!(
+            node = named,
+            of,
+            "a node may not report the usage of another one"
+        );
+        Err(Status::permission_denied(format!(
+            "the certificate is of the node `{named}`, and the usage that of `{of}`, which joined by itself or serves now; its event files are taken from it alone"
+        )))
+    }
+
+    /// Whether a node has a stream to any replica.
+    async fn has_stream(&self, node: &str) -> Result<bool, Status> {
+        let census = self.roster.census(None, Duration::ZERO).await?;
+        let found = census.nodes.iter().find(|known| known.id == node);
+        Ok(found.is_some_and(|node| node.connected))
     }
 }
 

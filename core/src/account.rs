@@ -4,6 +4,7 @@ pub mod admission;
 pub mod key;
 pub mod limits;
 pub mod network;
+pub(crate) mod paged;
 pub mod pattern;
 pub mod rules;
 pub mod terms;

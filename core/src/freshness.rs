@@ -5,8 +5,10 @@
 
 use std::time::Duration;
 
-/// How long a node may serve without proof, unless something else is said.
+/// How long a node may serve without proof, unless its deployment says something else.
 pub const MAX_STALE: Duration = Duration::from_secs(72 * 3600);
+/// Longest that a deployment may say instead.
+pub const LONGEST_STALE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Between bookmarks, where the control plane does not say it.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(5);
 /// Bookmarks that may be missed.
@@ -97,7 +99,7 @@ enum Origin {
 }
 
 impl Freshness {
-    /// Holds nothing. `max_stale` is the node's own limit, for control planes that name none.
+    /// Holds nothing. `max_stale` is the node's own limit, which only shortens what its control plane names.
     pub fn new(max_stale: Duration) -> Self {
         Self {
             own_limit: max_stale,
@@ -119,13 +121,20 @@ impl Freshness {
         });
     }
 
-    /// A control plane spoke first: how often it sends bookmarks, and its limit. Zero says nothing.
+    /// A control plane spoke first: how often it sends bookmarks, and its limit, as for [`Self::limited`]. Zero says nothing.
     pub fn greeted(&mut self, interval: Duration, max_stale: Duration) {
         self.greeted = true;
         if !interval.is_zero() {
             self.interval = interval;
         }
-        self.named_limit = Some(max_stale).filter(|limit| !limit.is_zero());
+        self.limited(max_stale);
+    }
+
+    /// A control plane named its limit. Zero says nothing, and leaves the one that was named before.
+    pub fn limited(&mut self, max_stale: Duration) {
+        if !max_stale.is_zero() {
+            self.named_limit = Some(max_stale);
+        }
     }
 
     /// What is held was compared with the head that was heard of last. `applied` says that something is held at all.
@@ -159,7 +168,7 @@ impl Freshness {
 
     /// The limit in force.
     pub fn max_stale(&self) -> Duration {
-        self.named_limit.unwrap_or(self.own_limit)
+        self.own_limit.min(self.named_limit.unwrap_or(MAX_STALE))
     }
 
     /// The limit that the control plane named, if it did.

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod account;
 pub mod audit;
+pub mod causes;
 pub mod dialect;
 pub mod freshness;
 pub mod idempotency;
@@ -15,4 +16,5 @@ pub mod order;
 pub mod ports;
 pub mod route;
 pub mod secret;
+pub mod settings;
 pub mod snapshot;

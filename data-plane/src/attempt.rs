@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE, uri::PathAndQuery};
 use http_body_util::BodyExt as _;
 use proxyxai_core::{
+    causes,
     dialect::{
         Dialect,
         first_event::{FirstEvent, first_event},
@@ -22,10 +23,10 @@ use proxyxai_core::{
 use tokio::time::timeout;
 
 use crate::{
-    causes,
+    config::Pinned,
     context::Context,
     headers,
-    meter::{Facts, Meter},
+    meter::{Caller, Facts, Meter},
     respond::Failure,
     timers::{Deadline, within},
     upstream::{Head, Incoming, Lost},
@@ -40,6 +41,9 @@ const DISCARD: Duration = Duration::from_millis(200);
 
 /// What is sent, whichever key it is sent with.
 pub(crate) struct Call {
+    /// The one configuration that the request is served from.
+    pub(crate) pinned: Arc<Pinned>,
+    pub(crate) caller: Caller,
     pub(crate) facts: Arc<Facts>,
     pub(crate) dialect: Dialect,
     pub(crate) method: Method,
@@ -91,13 +95,13 @@ pub(crate) async fn run(
     call: &Call,
     pool: (PoolIndex, &Pool),
 ) -> Result<Answer, Failure> {
-    let turn = call.facts.pinned.turn(pool.0);
+    let turn = call.pinned.turn(pool.0);
     let mut failed: Vec<Failed> = Vec::new();
     let mut candidates = Candidates::new(pool.1, turn, call.facts.sent_model());
     while let Some(upstream) = candidates.next(failed.last().map(|one| one.end)) {
         let number = failed.len().saturating_add(1);
         let mut meter = Meter::begin(cx, call, upstream, number);
-        let Some((_, provider)) = call.facts.pinned.snapshot.upstream(upstream) else {
+        let Some((_, provider)) = call.pinned.snapshot.upstream(upstream) else {
             continue;
         };
         let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
@@ -189,7 +193,7 @@ async fn send(
 
 /// The head of the request, as this provider gets it.
 fn write_head(call: &Call, provider: &Provider, upstream: UpstreamKeyIndex) -> Option<Vec<u8>> {
-    let credential = call.facts.pinned.credential(upstream)?;
+    let credential = call.pinned.credential(upstream)?;
     let mut head = Vec::with_capacity(HEAD);
     for part in [
         call.method.as_str(),
@@ -388,8 +392,7 @@ async fn discard(head: Head, mut body: Incoming) -> Option<Kept> {
 fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
     let ends: Vec<AttemptEnd> = failed.iter().map(|one| one.end).collect();
     let provider = |one: &Failed| {
-        call.facts
-            .pinned
+        call.pinned
             .snapshot
             .upstream(one.upstream)
             .map(|(key, provider)| (key.id.to_string(), provider.id.to_string()))

@@ -12,7 +12,7 @@ use std::{
 use moka::sync::Cache;
 use proxyxai_core::{
     account::network::NetworkList,
-    freshness::MAX_STALE,
+    freshness::LONGEST_STALE,
     ports::{Clock, Random, random_bytes},
 };
 use tokio::task::JoinSet;
@@ -61,7 +61,7 @@ pub struct Settings {
     pub drain_delay: Duration,
     /// How long requests in flight may take to end when the node stops.
     pub drain: Duration,
-    /// How long the node serves without proof that its configuration is the newest, unless its control plane says something else.
+    /// How long the node serves without proof that its configuration is the newest; where the deployment says less, that.
     pub max_stale: Duration,
     /// Most virtual keys that are preloaded; with more of them, keys and accounts are looked up on demand.
     pub preload_max: u64,
@@ -85,7 +85,7 @@ impl Default for Settings {
             max_in_flight: 10_000,
             drain_delay: Duration::ZERO,
             drain: Duration::from_secs(30),
-            max_stale: MAX_STALE,
+            max_stale: LONGEST_STALE,
             preload_max: 1_000_000,
             keys_remembered: REMEMBERED,
         }

@@ -6,6 +6,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use proxyxai_core::{
+    causes,
     ports::{Clock, Random, random_bytes},
     secret::{ExposeSecret as _, SecretString, join_token::JoinToken},
 };
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, transport::Channel};
 use zeroize::Zeroizing;
 
-use crate::{causes, config::backoff::Backoff, control_tls::ClientIdentity};
+use crate::{config::backoff::Backoff, control_tls::ClientIdentity};
 
 /// Longest time for one answer.
 const ANSWER: Duration = Duration::from_secs(10);

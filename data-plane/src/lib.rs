@@ -7,7 +7,6 @@
 pub mod app;
 mod attempt;
 mod body;
-mod causes;
 pub mod client_tls;
 pub mod config;
 pub mod context;

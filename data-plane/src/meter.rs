@@ -14,13 +14,14 @@ use proxyxai_core::{
         Endpoint, estimate,
         usage::{Tokens, Usage},
     },
+    money::price::PriceBook,
     route::{pool::UpstreamKeyIndex, retry::AttemptEnd},
+    snapshot::KeyId,
 };
 use proxyxai_proto::usage::v1::Outcome;
 
-use crate::{
-    attempt::Call, body, config::Pinned, context::Context, request_id::RequestId, respond::Failure,
-};
+use crate::{attempt::Call, body, context::Context, request_id::RequestId, respond::Failure};
+use settled::Sent;
 pub(crate) use settled::Settled;
 
 /// Who asks, as a request needs it.
@@ -31,6 +32,12 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// The id of the key's account.
+    pub(crate) fn account(&self) -> Arc<str> {
+        let account = self.accounts.shared_id(self.key.record.account);
+        account.unwrap_or_default()
+    }
+
     /// Whether key and accounts allow the model.
     ///
     /// # Errors
@@ -41,12 +48,14 @@ impl Caller {
     }
 }
 
-/// What all attempts of a request share.
+/// What all attempts of a request share. It is kept until their events are written, which a full disk may put off for hours: so it
+/// holds nothing of the configuration but what they name.
 pub(crate) struct Facts {
     pub(crate) request_id: RequestId,
-    /// The one configuration that the request is served from.
-    pub(crate) pinned: Arc<Pinned>,
-    pub(crate) caller: Caller,
+    /// Who pays.
+    pub(crate) account: Arc<str>,
+    pub(crate) key: KeyId,
+    pub(crate) prices: Arc<PriceBook>,
     pub(crate) endpoint: Endpoint,
     pub(crate) model: String,
     /// What the provider is asked for, where a route gives the model another name.
@@ -66,7 +75,7 @@ impl Facts {
 pub(crate) struct Meter {
     cx: Rc<Context>,
     facts: Arc<Facts>,
-    upstream: UpstreamKeyIndex,
+    upstream: Option<Sent>,
     attempt: u32,
     began: Duration,
     began_unix_ms: i64,
@@ -93,7 +102,7 @@ impl Meter {
         Box::new(Self {
             cx: Rc::clone(cx),
             facts: Arc::clone(&call.facts),
-            upstream,
+            upstream: Sent::of(&call.pinned.snapshot, upstream),
             attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
             began: cx.clock.monotonic(),
             began_unix_ms: cx.clock.unix_ms(),
@@ -205,7 +214,7 @@ impl Meter {
         let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         self.cx.events.push(Settled {
             facts: Arc::clone(&self.facts),
-            upstream: self.upstream,
+            upstream: self.upstream.take(),
             attempt: self.attempt,
             outcome,
             reason,

@@ -53,13 +53,16 @@ pub(crate) async fn answer(
     let call = Call {
         facts: Arc::new(Facts {
             request_id,
-            pinned,
-            caller,
+            account: caller.account(),
+            key: caller.key.record.id,
+            prices: Arc::clone(&pinned.snapshot.prices),
             endpoint: Endpoint::Models,
             model: one.clone().unwrap_or_default(),
             mapped_model,
             stream: false,
         }),
+        pinned,
+        caller,
         dialect,
         method: head.method,
         path: path.unwrap_or(PathAndQuery::from_static(PATH)),
@@ -79,7 +82,7 @@ async fn retrieve(
     call: &Call,
     model: &str,
 ) -> Result<Response<AnswerBody>, Failure> {
-    if call.facts.caller.may_use(model).is_err() {
+    if call.caller.may_use(model).is_err() {
         return Err(Failure::NoSuchModel(model.to_owned()));
     }
     let (index, pool) = usable(call, Some(model))?;
@@ -95,7 +98,7 @@ async fn retrieve(
 
 async fn list(cx: &Rc<Context>, call: &Call) -> Result<Response<AnswerBody>, Failure> {
     let (index, pool) = usable(call, None)?;
-    let snapshot = &call.facts.pinned.snapshot;
+    let snapshot = &call.pinned.snapshot;
     let provider_of = |key| {
         snapshot
             .upstream_keys
@@ -149,7 +152,6 @@ fn in_path(model: &str) -> String {
 /// The pool that is asked.
 fn usable<'a>(call: &'a Call, model: Option<&str>) -> Result<(PoolIndex, &'a Pool), Failure> {
     let found = call
-        .facts
         .pinned
         .snapshot
         .pool(call.dialect, model)
@@ -178,7 +180,7 @@ async fn read(cx: &Rc<Context>, call: &Call, coming: Coming) -> Option<Vec<Value
 
 /// The list in the shape of the dialect, each model once, and only such as the caller may use.
 fn write(call: &Call, models: Vec<Value>) -> Response<AnswerBody> {
-    let caller = &call.facts.caller;
+    let caller = &call.caller;
     let mut seen = BTreeSet::new();
     let data: Vec<Value> = models
         .into_iter()

@@ -191,19 +191,22 @@ fn plan(
         deadline: cx.timers.deadline(cx.settings.request_timeout),
         facts: Arc::new(Facts {
             request_id,
-            pinned,
-            caller,
+            account: caller.account(),
+            key: caller.key.record.id,
+            prices: Arc::clone(&pinned.snapshot.prices),
             endpoint: intent.endpoint,
             model: intent.model,
             mapped_model,
             stream: intent.stream,
         }),
+        pinned,
+        caller,
     }
 }
 
 async fn try_keys(cx: &Rc<Context>, call: &Call) -> Result<Answer, Failure> {
     let model = call.facts.model.as_str();
-    match call.facts.pinned.snapshot.pool(call.dialect, Some(model)) {
+    match call.pinned.snapshot.pool(call.dialect, Some(model)) {
         Some((index, pool)) if pool.serves(call.facts.sent_model()) => {
             attempt::run(cx, call, (index, pool)).await
         }

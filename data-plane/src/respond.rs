@@ -88,7 +88,9 @@ pub(crate) enum Failure {
     )]
     KeyUnchecked,
     /// The node has no configuration yet.
-    #[error("the gateway is starting and has no configuration yet; try again in a second")]
+    #[error(
+        "the gateway has no configuration yet, as no control plane has sent one since its start; try again in a second"
+    )]
     NotReady,
     /// What the node holds is too old.
     #[error(

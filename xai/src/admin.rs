@@ -17,6 +17,7 @@ pub mod price;
 pub mod provider;
 pub mod route;
 pub mod secret;
+pub mod settings;
 pub mod upstream_key;
 pub mod usage;
 pub mod welcome;
@@ -50,6 +51,8 @@ pub enum Noun {
     Account(Configure<account::Verb>),
     /// Virtual keys.
     Key(Configure<key::Verb>),
+    /// Settings of the whole deployment that are changed while it runs.
+    Settings(Configure<settings::Verb>),
     /// What lets nodes into the deployment.
     JoinToken(Admin<join_token::Verb>),
     /// List the nodes: what each runs, and whether it follows.
@@ -153,6 +156,11 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
             Noun::Price(admin) => {
                 let (api, output) = admin.open(environment)?;
                 price::run(admin.verb, &api, output).await?;
+                applied(admin.wait, &api).await
+            }
+            Noun::Settings(admin) => {
+                let (api, output) = admin.open(environment)?;
+                settings::run(admin.verb, &api, output).await?;
                 applied(admin.wait, &api).await
             }
             Noun::JoinToken(Admin { connection, verb }) => {

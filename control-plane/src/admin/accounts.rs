@@ -303,11 +303,7 @@ pub(crate) fn delete(
             "has children, among them `{child}`; delete those first"
         )));
     }
-    let owned = |stored: &&StoredResource| matches!(kind(stored), Some(Kind::VirtualKey(key)) if key.account_id == id);
-    let keys = state
-        .of_kind(ResourceKind::VirtualKey)
-        .filter(owned)
-        .count();
+    let keys = state.snapshot.keys.owned(at);
     if keys > 0 {
         return Err(in_use(format!(
             "has {keys} virtual keys; delete those first"

@@ -136,6 +136,13 @@ const TABLE: &[(&str, &[(&str, Permission)])] = &[
             ("SetLogLevel", WriteDeployment),
         ],
     ),
+    (
+        "proxyxai.admin.v1.SettingsService",
+        &[
+            ("GetSettings", ReadDeployment),
+            ("UpdateSettings", WriteDeployment),
+        ],
+    ),
     // What lets a node in is its join token, or its renewal secret.
     (
         "proxyxai.node.v1.JoinService",

@@ -7,6 +7,8 @@
 //! Only rows that are out of order are kept here in their encoded form: those withheld, those that wait, and those whose last good
 //! version is not yet noted in the store.
 
+mod summary;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -20,7 +22,7 @@ use proxyxai_core::snapshot::{
 use proxyxai_proto::{
     admin::v1::ManagedBy,
     config::v1::{Resource, resource::Kind},
-    store::v1::{Counter, StoredResource},
+    store::v1::{Counter, StoredResource, StoredSettings},
 };
 
 use super::{
@@ -30,13 +32,22 @@ use super::{
 };
 use crate::store::{
     Entry, Event,
-    keyspace::{CONFIG_PREFIX, GOOD_PREFIX, Key, STAGE_PREFIX, STAGED},
+    keyspace::{GOOD_PREFIX, Key, STAGE_PREFIX, STAGED},
 };
 
 /// No counter of changes gets there; a head beyond it was not written by this program.
 const HEAD_MAX: u64 = 1 << 53;
 const WAITS: &str = "it was written without raising `cfg/head`; it is looked at with the next change through the admin API";
 const GONE: &str = "its row is gone, but nobody deleted it through the admin API; delete it there if that is meant";
+
+/// The object whose row, or last good version, has this key.
+fn named_by(key: &str) -> Option<ResourceName> {
+    if let Some(Key::Config(name) | Key::Good(name)) = Key::parse(key) {
+        Some(name)
+    } else {
+        None
+    }
+}
 
 /// A row as it was read.
 struct Reading {
@@ -75,6 +86,8 @@ pub(super) struct Desk {
     /// Keys that are none of this program's, or the head when it cannot be used.
     strange: BTreeMap<String, String>,
     stages: Stages,
+    /// Settings that come into force with the next head.
+    settings: Arc<StoredSettings>,
 }
 
 /// What a list of all rows says of the head.
@@ -100,6 +113,7 @@ impl Desk {
             withheld: BTreeMap::new(),
             strange: BTreeMap::new(),
             stages: Stages::default(),
+            settings: Arc::default(),
         };
         let (mut newest, mut head) = (0, None);
         let ring = Key::Keyring.to_string();
@@ -166,18 +180,23 @@ impl Desk {
 
     /// Takes the changes of one revision of the store. `Some` when they raised the head, and so came into force.
     pub(super) fn changes(&mut self, revision: u64, events: Vec<Event>) -> Option<Settled> {
+        let keys: Vec<String> = events.iter().map(|event| event.key().to_owned()).collect();
         let mut head = None;
         for event in events {
             head = self.take(event, revision).or(head);
         }
-        if head.is_some() {
+        // Without a new head what was touched before is as it was: looking at all of it again would make a thousand rows that are
+        // written one by one cost a million looks.
+        let names: Vec<ResourceName> = if head.is_some() {
             self.overlay();
-        }
-        let names: Vec<ResourceName> = self.touched.iter().cloned().collect();
+            self.touched.iter().cloned().collect()
+        } else {
+            keys.iter().filter_map(|key| named_by(key)).collect()
+        };
         names.iter().for_each(|name| self.tidy(name));
         let settled = head.map(|revision| self.settle(self.version(revision)));
         if settled.is_none() {
-            self.summarise();
+            self.summarise_rows(&keys);
         }
         settled
     }
@@ -210,6 +229,13 @@ impl Desk {
                     Err(reason) => {
                         self.strange.insert(key, reason);
                     }
+                }
+            }
+            Some(Key::Settings) => {
+                self.state.settings_revision = cell.as_ref().map_or(0, |cell| cell.mod_revision);
+                self.strange.remove(&key);
+                if let Err(reason) = self.take_settings(cell) {
+                    self.strange.insert(key, reason);
                 }
             }
             Some(Key::Config(name)) => {
@@ -248,6 +274,14 @@ impl Desk {
         if let Err(error) = self.sealing.keyring.adopt(entry) {
             tracing::error!(%error, "the data keys in the store cannot be opened");
         }
+    }
+
+    fn take_settings(&mut self, cell: Option<Cell>) -> Result<(), String> {
+        let read = |cell: Cell| StoredSettings::decode(cell.value);
+        let settings = cell.map(read).transpose();
+        let why = |error| format!("{error}; the settings before stay until others are set");
+        self.settings = Arc::new(settings.map_err(why)?.unwrap_or_default());
+        Ok(())
     }
 
     fn read_head(&self, cell: Option<&Cell>) -> Result<u64, String> {
@@ -312,6 +346,7 @@ impl Desk {
             None => self.refit(version),
         };
         self.touched.clear();
+        self.state.settings = Arc::clone(&self.settings);
         self.summarise();
         Settled { changes }
     }
@@ -472,35 +507,6 @@ impl Desk {
             stored: Arc::new(stored),
             resource: Arc::new(resource),
         })
-    }
-
-    /// Brings the lists of what is out of order up to date.
-    fn summarise(&mut self) {
-        let mut withheld: BTreeMap<String, Withheld> = BTreeMap::new();
-        for (key, reason) in &self.strange {
-            let below = key.strip_prefix(CONFIG_PREFIX).unwrap_or(key);
-            let reason = reason.clone();
-            let stand_in = false;
-            withheld.insert(below.to_owned(), Withheld { reason, stand_in });
-        }
-        let keyed = |name: &ResourceName| format!("{}/{}", name.kind.as_str(), name.id);
-        for (name, why) in &self.withheld {
-            withheld.insert(keyed(name), why.clone());
-        }
-        for name in &self.touched {
-            let offered = self.state.odd.get(name).map(|row| row.offered.as_ref());
-            let read = match offered {
-                Some(Some(cell)) => self.object(name, &cell.value).map(|_| ()),
-                Some(None) => Err(GONE.to_owned()),
-                None => Ok(()),
-            };
-            let waits = Withheld {
-                reason: read.err().unwrap_or_else(|| WAITS.to_owned()),
-                stand_in: self.state.records.contains_key(name),
-            };
-            withheld.insert(keyed(name), waits);
-        }
-        self.state.withheld = Arc::new(withheld);
     }
 
     /// Some objects that are in force as they are offered, and whose last good version is not noted yet.

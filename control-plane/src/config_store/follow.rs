@@ -9,8 +9,8 @@ use std::{
 };
 
 use prost::Message as _;
-use proxyxai_core::snapshot::Version;
-use proxyxai_proto::store::v1::Counter;
+use proxyxai_core::{settings, snapshot::Version};
+use proxyxai_proto::{config::v1::NodeSettings, store::v1::Counter};
 
 use super::{
     Shared,
@@ -156,9 +156,13 @@ impl Follower {
         let state = self.desk.state();
         self.shared.state.store(Arc::new(state.clone()));
         if let Some(Settled { changes }) = settled {
+            let set = state.settings.settings.unwrap_or_default();
             self.shared.publisher.publish(
                 state.snapshot.version,
                 state.content.clone(),
+                NodeSettings {
+                    max_stale_seconds: settings::in_force(&set, 0).max_stale_seconds,
+                },
                 changes,
                 self.shared.clock.monotonic(),
             );

@@ -12,7 +12,7 @@ use proxyxai_proto::{
     store::v1::{Counter, StagePortion, Staged, StagedRow},
 };
 
-use super::{Committed, ConfigStore};
+use super::{Committed, ConfigStore, settings::Beside};
 use crate::{
     admin::new_id,
     audit::{self, Deed},
@@ -27,8 +27,9 @@ use crate::{
 pub(super) const LEADER: &str = "config-stage";
 /// How long a writer waits for the one before it.
 const TURN: Duration = Duration::from_secs(10);
-/// Rows of one transaction: each takes two operations, the record of the audit trail some, and the head or what counts the portions one.
-const MOST_ROWS: usize = (MAX_OPS - 1 - audit::OPS) / 2;
+/// Rows of one transaction: each takes two operations, the record of the audit trail some, the head or what counts the portions one, and the
+/// settings one.
+const MOST_ROWS: usize = (MAX_OPS - 2 - audit::OPS) / 2;
 /// Bytes that rows may take in a transaction; the rest is for the head, what counts the portions, and the frame of the record.
 const MOST_BYTES: usize = MAX_BYTES - (8 << 10);
 /// More than any key has beside the id of its object.
@@ -70,7 +71,7 @@ impl ConfigStore {
         deed: &Deed<'_>,
         mut guard: Vec<Compare>,
         head: u64,
-        rows: Vec<Row>,
+        (rows, beside): (Vec<Row>, Beside),
     ) -> Result<Committed, Fault> {
         // What no transaction takes would never come into the rows.
         if let Some(row) = rows.iter().find(|row| row.bytes() > MOST_BYTES) {
@@ -116,14 +117,15 @@ impl ConfigStore {
             brought: 0,
         };
         let (key, mark) = (Key::Head.to_string(), Key::Staged.to_string());
-        let txn = Txn {
+        let mut txn = Txn {
             compares: guard,
             then: vec![
                 Op::Put(key, Counter { value: head }.encode_to_vec()),
                 Op::Put(mark, staged.encode_to_vec()),
             ],
         };
-        let done = self.shared.trail.commit(deed, Vec::new(), txn).await?;
+        let told = beside.join(&mut txn);
+        let done = self.shared.trail.commit(deed, told, txn).await?;
         Ok(Committed {
             revision: done.revision,
             succeeded: done.succeeded,

@@ -1,11 +1,11 @@
 //! One moment of the configuration, as everything in this process reads it.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc};
 
 use bytes::Bytes;
 use imbl::OrdMap;
 use proxyxai_core::snapshot::{Change, Content, ResourceKind, ResourceName, Snapshot};
-use proxyxai_proto::store::v1::StoredResource;
+use proxyxai_proto::store::v1::{StoredResource, StoredSettings};
 
 use super::Edit;
 use crate::status::Fault;
@@ -60,9 +60,12 @@ pub(crate) struct State {
     /// That, compiled.
     pub(crate) snapshot: Arc<Snapshot>,
     /// Rows that are not in force as they stand in the store, by key below the prefix of all config.
-    pub(crate) withheld: Arc<BTreeMap<String, Withheld>>,
+    pub(crate) withheld: OrdMap<String, Withheld>,
     /// Rows that are out of order: withheld, waiting for the head, or not yet noted as good.
     pub(super) odd: OrdMap<ResourceName, Row>,
+    /// Settings of the deployment, and when they were written; 0 when they never were.
+    pub(crate) settings: Arc<StoredSettings>,
+    pub(crate) settings_revision: u64,
     /// When the head was written.
     pub(super) head_revision: u64,
     /// Whether a change is in force that is not yet in the rows.
@@ -75,8 +78,10 @@ impl State {
             records: OrdMap::new(),
             content: Content::default(),
             snapshot: Arc::new(Snapshot::empty()),
-            withheld: Arc::default(),
+            withheld: OrdMap::new(),
             odd: OrdMap::new(),
+            settings: Arc::default(),
+            settings_revision: 0,
             head_revision: 0,
             staged: false,
         }
@@ -96,6 +101,7 @@ impl State {
             };
             match edit {
                 Edit::Only(_) => {}
+                Edit::Settings(settings) => next.settings = Arc::new(settings.clone()),
                 Edit::Put(stored) => {
                     let name = name()?;
                     let resource = stored.resource.clone().unwrap_or_default();

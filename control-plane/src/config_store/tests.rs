@@ -524,8 +524,8 @@ async fn run(acts: Vec<Act>, breaks: u64) {
         assert!(replica.is_following() || breaks != 0);
         let state = replica.state();
         assert_eq!(
-            *state.withheld,
-            *replicas[0].state().withheld,
+            state.withheld,
+            replicas[0].state().withheld,
             "replica {number}"
         );
         assert_eq!(state.snapshot.digest, state.content.digest());

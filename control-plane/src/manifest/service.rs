@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 use super::{
     apply::{Tools, decide},
     plan::{Planned, plan},
-    show,
+    settings, show,
 };
 use crate::{
     admin::accounts,
@@ -85,8 +85,11 @@ impl ManifestServer {
             now_unix_ms: self.config.clock.unix_ms(),
             with_credentials,
         };
-        let (edits, created_keys) = decide(state, &tools, &planned)?;
-        let changes = self.shown(&planned)?;
+        let (mut edits, created_keys) = decide(state, &tools, &planned)?;
+        let mut changes = self.shown(&planned)?;
+        let set = request.manifest.as_ref().and_then(|it| it.settings);
+        changes.extend(settings::shown(state, (caller, &self.schema), set)?);
+        edits.extend(settings::decide(state, caller, set, tools.now_unix_ms)?);
         Ok((
             edits,
             ApplyManifestResponse {
@@ -108,6 +111,7 @@ impl ManifestService for ManifestServer {
         Ok(Response::new(GetManifestResponse {
             manifest: Some(Manifest {
                 objects: show::all(&state, &caller),
+                settings: settings::seen(&state, &caller),
             }),
             version: Some(state.snapshot.version.into()),
         }))
@@ -122,8 +126,11 @@ impl ManifestService for ManifestServer {
         let state = self.config.state();
         let objects = objects(request.manifest.as_ref());
         let planned = plan(&state, &caller, &self.pepper, objects, request.prune)?;
+        let mut changes = self.shown(&planned)?;
+        let set = request.manifest.as_ref().and_then(|it| it.settings);
+        changes.extend(settings::shown(&state, (&caller, &self.schema), set)?);
         Ok(Response::new(QueryChangesResponse {
-            changes: self.shown(&planned)?,
+            changes,
             version: Some(state.snapshot.version.into()),
         }))
     }

@@ -24,8 +24,19 @@ use crate::{
 
 /// How long a replica may take to answer, beyond what it is asked to wait.
 const GRACE: Duration = Duration::from_secs(2);
+/// Between looks whether those who did not answer are still on the list.
+const RECOUNT: Duration = Duration::from_secs(1);
 /// Between looks for answers.
 const LOOK: Duration = Duration::from_millis(25);
+
+/// What replicas said.
+struct Said {
+    nodes: BTreeMap<String, NodeView>,
+    /// Those that did not answer.
+    silent: BTreeSet<String>,
+    /// Whether one was taken off the list before it answered.
+    died: bool,
+}
 
 impl Roster {
     /// The nodes of all replicas, and the replicas that did not answer.
@@ -34,19 +45,37 @@ impl Roster {
         version: Option<Version>,
         within: Duration,
     ) -> Result<(BTreeMap<String, NodeView>, Vec<String>), Fault> {
-        let mut silent: BTreeSet<String> = self
-            .store
-            .range(Range::prefix(REPLICA_PREFIX))
-            .await?
-            .entries
-            .iter()
-            .filter_map(|entry| match Key::parse(&entry.key) {
-                Some(Key::Replica(id)) if id != self.id => Some(id),
-                _ => None,
-            })
-            .collect();
+        let begun = Instant::now();
+        loop {
+            let left = within.saturating_sub(begun.elapsed());
+            let said = self.ask_once(version, left).await?;
+            // The nodes of one that died meanwhile may have come to others since those answered.
+            if !said.died || begun.elapsed() >= within {
+                return Ok((said.nodes, said.silent.into_iter().collect()));
+            }
+        }
+    }
+
+    /// Replicas that the others do not take for dead, but this one.
+    async fn others(&self) -> Result<BTreeSet<String>, Fault> {
+        let page = self.store.range(Range::prefix(REPLICA_PREFIX)).await?;
+        let others = page.entries.iter();
+        let others = others.filter_map(|entry| match Key::parse(&entry.key) {
+            Some(Key::Replica(id)) if id != self.id => Some(id),
+            _ => None,
+        });
+        Ok(others.collect())
+    }
+
+    async fn ask_once(&self, version: Option<Version>, within: Duration) -> Result<Said, Fault> {
+        let mut silent = self.others().await?;
+        let mut died = false;
         if silent.is_empty() {
-            return Ok((self.local(version, within).await, Vec::new()));
+            return Ok(Said {
+                nodes: self.local(version, within).await,
+                silent,
+                died,
+            });
         }
         let id = base62(&random_bytes(&*self.random), 12);
         let ask = Ask {
@@ -60,7 +89,7 @@ impl Roster {
         let mut nodes = self.local(version, within).await;
         let prefix = format!("{ANSWER_PREFIX}{id}/");
         let limit = within.saturating_add(GRACE);
-        let mut read = BTreeSet::new();
+        let (mut read, mut looked) = (BTreeSet::new(), asked);
         loop {
             for entry in self.store.range(Range::prefix(&prefix)).await?.entries {
                 let Some(Key::Answer { replica, .. }) = Key::parse(&entry.key) else {
@@ -81,6 +110,13 @@ impl Roster {
             if silent.is_empty() || asked.elapsed() > limit {
                 break;
             }
+            if looked.elapsed() > RECOUNT {
+                looked = Instant::now();
+                let before = silent.len();
+                let others = self.others().await?;
+                silent.retain(|id| others.contains(id));
+                died |= silent.len() < before;
+            }
             sleep(LOOK).await;
         }
         // What cannot be taken away now is old to the others in a while.
@@ -92,7 +128,11 @@ impl Roster {
             };
             self.store.txn(txn).await?;
         }
-        Ok((nodes, silent.into_iter().collect()))
+        Ok(Said {
+            nodes,
+            silent,
+            died,
+        })
     }
 }
 

@@ -16,8 +16,8 @@ use crate::store::{
 
 /// Between signs of life.
 const BEAT: Duration = Duration::from_secs(5);
-/// After this without a sign of life a replica is taken off the list; its nodes are not live any more by then.
-const DEAD: Duration = Duration::from_secs(60);
+/// How long after the last sign of life that it gave a replica may still send bookmarks.
+const FENCE: Duration = Duration::from_secs(15);
 /// After this a question that nobody took away is taken away.
 const OLD: Duration = Duration::from_secs(600);
 /// Nodes in one part of an answer.
@@ -45,7 +45,7 @@ impl Roster {
             then: vec![Op::Delete(Key::Replica(self.id.clone()).to_string())],
         };
         if let Err(error) = self.store.txn(gone).await {
-            tracing::warn!(%error, "this replica could not take itself off the list; others do so within a minute");
+            tracing::warn!(%error, "this replica could not take itself off the list; others do so within half a minute");
         }
     }
 
@@ -54,8 +54,13 @@ impl Roster {
         for beat in 1.. {
             let row = StoredReplica { beat }.encode_to_vec();
             let mine = Key::Replica(self.id.clone());
+            // The others see it later than this.
+            let fence = self.clock.monotonic().saturating_add(FENCE);
             let result = match put(&self.store, &mine, row).await {
-                Ok(_) => self.clean(&mut ages).await,
+                Ok(_) => {
+                    self.nodes.prove_until(fence);
+                    self.clean(&mut ages).await
+                }
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
@@ -69,8 +74,10 @@ impl Roster {
     async fn clean(&self, ages: &mut Ages) -> Result<(), StoreError> {
         let now = self.clock.monotonic();
         let mut seen = Ages::new();
+        // By then it has sent no bookmark for so long that none of its nodes is live any more.
+        let dead = FENCE.saturating_add(self.nodes.live_for());
         for (prefix, limit) in [
-            (REPLICA_PREFIX, DEAD),
+            (REPLICA_PREFIX, dead),
             (ASK_PREFIX, OLD),
             (ANSWER_PREFIX, OLD),
         ] {

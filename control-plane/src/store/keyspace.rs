@@ -42,6 +42,9 @@ pub enum Key {
     Tick,
     /// `cfg/head` → `Counter`: revision of the config, raised by every write of it. For ever.
     Head,
+    /// `cfg/settings` → `StoredSettings`: settings of the deployment. It stands below the prefix of the config, so that it comes into force with
+    /// the head. For ever.
+    Settings,
     /// `cfg/<kind>/<id>` → `StoredResource`. Until it is deleted.
     Config(ResourceName),
     /// `credential/<id>` → `StoredCredential`. Until it is deleted.
@@ -169,6 +172,7 @@ impl fmt::Display for Key {
             Self::Keyring => f.write_str("cfg/keyring"),
             Self::Tick => f.write_str("meta/tick"),
             Self::Head => f.write_str("cfg/head"),
+            Self::Settings => f.write_str("cfg/settings"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
             Self::Credential(id) => write!(f, "{CREDENTIAL_PREFIX}{id}"),
             Self::AuditHead => f.write_str("audit/head"),
@@ -226,6 +230,7 @@ impl Key {
             Self::CredentialsMade,
             Self::Tick,
             Self::Head,
+            Self::Settings,
             Self::Staged,
             Self::AuditHead,
             Self::AuditAnchor,
@@ -366,6 +371,7 @@ mod tests {
                 Key::LogLevel,
                 Key::CredentialsMade,
                 Key::Head,
+                Key::Settings,
                 Key::Staged,
                 Key::AuditHead,
                 Key::AuditAnchor,

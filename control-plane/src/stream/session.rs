@@ -11,8 +11,8 @@ use proxyxai_core::{
     snapshot::{Change, Digest, ResourceKind, ResourceName, Version},
 };
 use proxyxai_proto::config::v1::{
-    Bookmark, Drain, Invalidate, Invalidation, StreamRequest, StreamResponse, resource::Kind,
-    stream_request, stream_response::Message,
+    Bookmark, Drain, Invalidate, Invalidation, NodeSettings, StreamRequest, StreamResponse,
+    resource::Kind, stream_request, stream_response::Message,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub(crate) sender: mpsc::Sender<Result<Frame, Status>>,
     /// The content that the node holds.
     pub(crate) sent: (Version, Digest),
+    /// The settings that the node was told last.
+    pub(crate) settings: NodeSettings,
     /// Up to where the node was told what to forget.
     pub(crate) told: Version,
 }
@@ -128,7 +130,7 @@ impl Session {
                     Err(_) => no_orders = true,
                 },
                 _ = bookmark.tick() => {
-                    if self.config.is_following() {
+                    if self.config.is_following() && self.nodes.may_prove() {
                         gathered = false;
                         let newest = Arc::clone(&published.borrow_and_update());
                         self.check_view(&newest)?;
@@ -168,6 +170,11 @@ impl Session {
 
     /// Sends what leads to a published version: a delta when there is one, else everything.
     async fn update(&mut self, to: &Published) -> Result<(), Ended> {
+        // First, so that a node that acknowledges the version enforces them.
+        if self.settings != to.settings && self.sent.0 <= to.point.version {
+            self.settings = to.settings;
+            self.message(Message::NodeSettings(to.settings)).await?;
+        }
         while self.sent != (to.point.version, to.point.digest(self.view)) {
             if self.sent.0 > to.point.version {
                 return Ok(());

@@ -33,6 +33,7 @@ use proxyxai_proto::{
         log_service_client::LogServiceClient, manifest_service_client::ManifestServiceClient,
         node_service_client::NodeServiceClient, provider_service_client::ProviderServiceClient,
         route_service_client::RouteServiceClient, secret_service_client::SecretServiceClient,
+        settings_service_client::SettingsServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -243,6 +244,9 @@ impl Plane {
     }
     pub(crate) fn secrets(&self) -> SecretServiceClient<Authorized> {
         SecretServiceClient::new(self.admin())
+    }
+    pub(crate) fn settings(&self) -> SettingsServiceClient<Authorized> {
+        SettingsServiceClient::new(self.admin())
     }
     pub(crate) fn nodes(&self) -> NodeServiceClient<Authorized> {
         NodeServiceClient::new(self.admin())

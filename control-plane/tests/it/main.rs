@@ -23,6 +23,7 @@ mod replicas;
 mod resolve;
 mod rotation;
 mod secrets;
+mod settings;
 mod staged;
 mod store;
 mod stream;

@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) revalidated: usize,
     /// Why it was sent away.
     pub(crate) drained: Option<proto::Drain>,
+    /// Seconds that it may serve without proof, as it was told last.
+    pub(crate) max_stale: u64,
     /// What was wanted of it last, and what it says of itself.
     pub(crate) order: Option<proto::Order>,
     pub(crate) vitals: Option<proto::Vitals>,
@@ -60,6 +62,7 @@ impl Node {
             forgot: Vec::new(),
             revalidated: 0,
             drained: None,
+            max_stale: 0,
             order: None,
             vitals: None,
         }
@@ -162,6 +165,7 @@ impl Node {
                 }
             }
             Message::Invalidate(invalidate) => self.forget(open, invalidate),
+            Message::NodeSettings(settings) => self.max_stale = settings.max_stale_seconds,
             Message::Drain(drain) => self.drained = Some(drain),
             Message::ServerHello(hello) => panic!("a second greeting: {hello:?}"),
         }

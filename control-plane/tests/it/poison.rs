@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
-use proxyxai_control_plane::store::{MAX_BYTES, MAX_OPS, Op, Store as _, Txn};
+use proxyxai_control_plane::store::{Op, Store as _, Txn};
 use proxyxai_core::snapshot::{Content, ResourceKind, ResourceName};
 use proxyxai_proto::{
     admin::v1::{ListWithheldRequest, WithheldView},
@@ -372,23 +372,15 @@ fn poison() -> BTreeMap<String, (String, Vec<u8>)> {
     all
 }
 
-/// Writes rows straight into the store, as many at once as it takes.
+/// Writes rows straight into the store, one by one.
 async fn write(world: &World, rows: Vec<Op>) {
-    let (mut txn, mut bytes) = (Txn::default(), 0);
     for op in rows {
-        let size = match &op {
-            Op::Put(key, value) => key.len() + value.len(),
-            Op::Delete(key) => key.len(),
+        let txn = Txn {
+            then: vec![op],
+            ..Txn::default()
         };
-        if bytes + size > MAX_BYTES || txn.then.len() == MAX_OPS {
-            let full = std::mem::take(&mut txn);
-            assert!(world.store.txn(full).await.unwrap().succeeded);
-            bytes = 0;
-        }
-        bytes += size;
-        txn.then.push(op);
+        assert!(world.store.txn(txn).await.unwrap().succeeded);
     }
-    assert!(world.store.txn(txn).await.unwrap().succeeded);
 }
 
 async fn withheld(plane: &Plane) -> BTreeMap<String, WithheldView> {

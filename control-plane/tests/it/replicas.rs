@@ -1,15 +1,19 @@
 //! Two replicas of the control plane on one store: nodes move between them, and both know all nodes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proxyxai_core::snapshot::Version;
-use proxyxai_proto::admin::v1::{ListNodesRequest, WaitAppliedRequest};
+use proxyxai_proto::{
+    admin::v1::{ListNodesRequest, WaitAppliedRequest},
+    config::v1::stream_response::Message,
+};
 use tokio::time::Instant;
 
 use crate::{
     editor::{Dice, key, provider, random_edit},
-    harness::{Plane, World, ok},
+    harness::{PATIENCE, Plane, World, ok},
     node::{Node, Open, fresh},
+    veil::Veil,
 };
 
 fn shared() -> World {
@@ -129,6 +133,46 @@ async fn a_wait_covers_the_nodes_of_all_replicas() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_that_cannot_say_that_it_lives_proves_nothing_for_longer_than_others_wait() {
+    let world = shared();
+    let a = world.start().await;
+    settle().await;
+    // Its writes fail from now on, and its watch goes on.
+    let veil = Veil::interleaving(&world.store, 1);
+    let b = world.start_on(Arc::clone(&veil) as _).await;
+    settle().await;
+    let node = Node::new("on-b");
+    let mut open = node.connect(&b).await;
+    veil.ends();
+    let begin = Instant::now();
+    let mut last = begin;
+    while let Ok(message) = tokio::time::timeout(Duration::from_secs(10), open.next()).await {
+        if matches!(message, Some(Message::Bookmark(_))) {
+            last = Instant::now();
+        }
+        assert!(begin.elapsed() < PATIENCE, "bookmarks go on");
+    }
+    let proved = last.duration_since(begin);
+    assert!(proved <= Duration::from_secs(15), "{proved:?}");
+    // The others take it for dead later than its nodes count as live.
+    while !wait(&a, 0).await.silent_replicas.is_empty() {
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let live_until = proved + Duration::from_secs(6);
+    assert!(
+        begin.elapsed() >= live_until,
+        "{:?} {proved:?}",
+        begin.elapsed()
+    );
+    assert!(
+        begin.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begin.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_replica_that_is_gone_is_named_until_it_is_taken_off_the_list() {
     let world = shared();
     let a = world.start().await;
@@ -142,8 +186,38 @@ async fn a_replica_that_is_gone_is_named_until_it_is_taken_off_the_list() {
     world.store.txn(txn).await.unwrap();
     let answer = wait(&a, 1).await;
     assert_eq!(answer.silent_replicas, ["dead"]);
-    tokio::time::sleep(Duration::from_secs(90)).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
     assert!(wait(&a, 1).await.silent_replicas.is_empty());
+    // Who waits longer than that is told the truth by itself, of nodes that came from there meanwhile, too.
+    let row = proxyxai_control_plane::store::Op::Put("replica/dead".into(), Vec::new());
+    let txn = proxyxai_control_plane::store::Txn {
+        compares: Vec::new(),
+        then: vec![row],
+    };
+    world.store.txn(txn).await.unwrap();
+    key(&a, "", "k").await;
+    let coming = async {
+        settle().await;
+        let node = Node::new("moved");
+        let open = node.connect(&a).await;
+        obey(node, open, Duration::from_millis(10)).await;
+    };
+    let begin = Instant::now();
+    let answer = tokio::select! {
+        biased;
+        answer = wait(&a, 60) => answer,
+        () = coming => panic!("the stream ended"),
+    };
+    assert!(
+        answer.silent_replicas.is_empty() && answer.missing.is_empty(),
+        "{answer:?}"
+    );
+    assert_eq!(answer.applied, 1);
+    assert!(
+        begin.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        begin.elapsed()
+    );
     // One that stops takes itself off.
     let b = world.start().await;
     settle().await;

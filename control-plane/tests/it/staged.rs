@@ -39,7 +39,7 @@ fn objects() -> Vec<ManifestObject> {
 }
 
 /// How many of them a replica says are in force.
-async fn exported(plane: &Plane) -> usize {
+pub(crate) async fn exported(plane: &Plane) -> usize {
     let answer = ok(plane.manifests().get_manifest(GetManifestRequest {}).await);
     let objects = answer.manifest.unwrap().objects;
     let ours = objects.iter().filter(|object| match &object.kind {
@@ -50,7 +50,7 @@ async fn exported(plane: &Plane) -> usize {
     ours.count()
 }
 
-async fn held(plane: &Plane) -> usize {
+pub(crate) async fn held(plane: &Plane) -> usize {
     let node: Node = fresh(plane).await;
     let ours = node.content.iter().filter(|(name, _)| {
         name.kind == ResourceKind::VirtualKey
@@ -62,7 +62,10 @@ async fn held(plane: &Plane) -> usize {
 /// Applies a manifest through one replica, and looks at the other all the while.
 async fn apply([one, two]: &[Plane; 2], objects: Vec<ManifestObject>) -> BTreeSet<usize> {
     let request = ApplyManifestRequest {
-        manifest: Some(Manifest { objects }),
+        manifest: Some(Manifest {
+            objects,
+            settings: None,
+        }),
         prune: true,
         ..ApplyManifestRequest::default()
     };

@@ -42,6 +42,11 @@ impl Veil {
         })
     }
 
+    /// Gone from now on; what it watches goes on.
+    pub(crate) fn ends(&self) {
+        self.writes_left.store(-1, Ordering::SeqCst);
+    }
+
     async fn wait(&self) {
         let turns = self.dice.lock().unwrap().roll(4);
         for _ in 0..turns {

@@ -17,11 +17,11 @@ use proxyxai_proto::{
         CreateRouteRequest, CreateUpstreamKeyRequest, DeleteAccountRequest,
         DeleteCredentialRequest, DeleteKeyRequest, DeletePriceTableRequest, DeleteProviderRequest,
         DeleteRouteRequest, DeleteUpstreamKeyRequest, GetAuditChainRequest, GetPriceTableRequest,
-        ListAuditRecordsRequest, ListKeysRequest, ManagedBy, PutPriceTableRequest,
-        RemoveNodeRequest, RevokeJoinTokenRequest, Role, RotateCredentialRequest, RotateKeyRequest,
-        RotateKeyringRequest, ScheduleNodeRequest, SetLogLevelRequest, UpdateAccountRequest,
-        UpdateCredentialRequest, UpdateKeyRequest, UpdateProviderRequest, UpdateRouteRequest,
-        UpdateUpstreamKeyRequest,
+        GetSettingsRequest, ListAuditRecordsRequest, ListKeysRequest, ManagedBy,
+        PutPriceTableRequest, RemoveNodeRequest, RevokeJoinTokenRequest, Role,
+        RotateCredentialRequest, RotateKeyRequest, RotateKeyringRequest, ScheduleNodeRequest,
+        SetLogLevelRequest, UpdateAccountRequest, UpdateCredentialRequest, UpdateKeyRequest,
+        UpdateProviderRequest, UpdateRouteRequest, UpdateSettingsRequest, UpdateUpstreamKeyRequest,
     },
     config::v1::{LogLevel, ProviderKind, Schedule},
     store::v1::Node as StoredNode,
@@ -245,6 +245,13 @@ async fn every_change(gateway: &Gateway) -> Vec<String> {
     let is_narrow = crate::manifest::exported(root).await.contains(&narrow);
     let other = crate::manifest::account("root", if is_narrow { &[] } else { &["gpt-*"] });
     crate::manifest::apply(root, &[other], false).await.unwrap();
+    let found = root.settings().get_settings(GetSettingsRequest {}).await;
+    let found = found.unwrap().into_inner().settings.unwrap();
+    let other = UpdateSettingsRequest {
+        max_stale_seconds: Some(7_200 - found.set.unwrap().max_stale_seconds),
+        ..UpdateSettingsRequest::default()
+    };
+    root.settings().update_settings(other).await.unwrap();
     let made = root
         .join_tokens()
         .create_join_token(CreateJoinTokenRequest::default())
@@ -305,7 +312,7 @@ async fn every_change(gateway: &Gateway) -> Vec<String> {
     secrets
 }
 
-const EVERY_CHANGE: [&str; 34] = [
+const EVERY_CHANGE: [&str; 35] = [
     "CreateAccount",
     "UpdateAccount",
     "CreateKey",
@@ -331,6 +338,7 @@ const EVERY_CHANGE: [&str; 34] = [
     "ActivatePriceTable",
     "DeletePriceTable",
     "ApplyManifest",
+    "UpdateSettings",
     "CreateJoinToken",
     "RevokeJoinToken",
     "ScheduleNode",
@@ -825,6 +833,27 @@ async fn old_records_are_pruned_and_the_rest_still_holds() {
     assert_eq!(count().await, 0);
     team(&root, "after-all").await;
     assert_eq!((count().await, verify(&gateway).await.faults), (1, vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deployment_says_how_long_records_are_kept_while_it_runs() {
+    let day = 86_400_000;
+    let gateway = Gateway::start(7).await;
+    let root = gateway.with(ADMIN);
+    every_change(&gateway).await;
+    gateway.clock.advance(3 * day);
+    let brief = UpdateSettingsRequest {
+        audit_keep_seconds: Some(2 * 86_400),
+        ..UpdateSettingsRequest::default()
+    };
+    root.settings().update_settings(brief).await.unwrap();
+    let kept = std::time::Duration::from_secs(1);
+    let kept = tokio::time::timeout(kept, gateway.control.keep_house());
+    kept.await.unwrap_err();
+    let left = records(&root, ListAuditRecordsRequest::default()).await;
+    let actions: Vec<&str> = left.iter().map(|record| record.action.as_str()).collect();
+    assert_eq!(actions, ["UpdateSettings"], "who shortened it is told");
+    assert_eq!(verify(&gateway).await.faults, []);
 }
 
 #[tokio::test]

@@ -9,13 +9,14 @@ use std::{
 use proxyxai_control_plane::store::{Range, Store as _};
 use proxyxai_core::secret::ExposeSecret as _;
 use proxyxai_proto::admin::v1::{
-    CreateAccountRequest, CreateCredentialRequest, CreateKeyRequest, CreateRouteRequest,
-    DeleteAccountRequest, DeleteCredentialRequest, DeleteKeyRequest, GetAccountRequest,
-    GetAuditChainRequest, GetCredentialRequest, GetKeyRequest, GetManifestRequest,
-    ListAccountsRequest, ListAuditRecordsRequest, ListCredentialsRequest, ListKeysRequest,
-    ListProvidersRequest, ListRoutesRequest, ListUpstreamKeysRequest, ManifestAccount,
-    QueryUsageRequest, Role, RotateCredentialRequest, UpdateAccountRequest,
-    UpdateCredentialRequest, UpdateKeyRequest, WhoAmIRequest, manifest_object::Kind,
+    ApplyManifestRequest, CreateAccountRequest, CreateCredentialRequest, CreateKeyRequest,
+    CreateRouteRequest, DeleteAccountRequest, DeleteCredentialRequest, DeleteKeyRequest,
+    GetAccountRequest, GetAuditChainRequest, GetCredentialRequest, GetKeyRequest,
+    GetManifestRequest, GetSettingsRequest, ListAccountsRequest, ListAuditRecordsRequest,
+    ListCredentialsRequest, ListKeysRequest, ListProvidersRequest, ListRoutesRequest,
+    ListUpstreamKeysRequest, Manifest, ManifestAccount, QueryChangesRequest, QueryUsageRequest,
+    Role, RotateCredentialRequest, Settings, UpdateAccountRequest, UpdateCredentialRequest,
+    UpdateKeyRequest, UpdateSettingsRequest, WhoAmIRequest, manifest_object::Kind,
 };
 use tonic::{
     Code::{self, NotFound, Ok as Done, PermissionDenied, Unauthenticated},
@@ -570,6 +571,18 @@ impl World {
         self.check(answer, see);
         let answer = hand.audit().get_audit_chain(GetAuditChainRequest {}).await;
         self.check(answer, see);
+        let answer = hand.settings().get_settings(GetSettingsRequest {}).await;
+        let settings = self.check(answer, see).and_then(|found| found.settings);
+        // As it is, so that what others see stays the same.
+        let same = UpdateSettingsRequest {
+            max_stale_seconds: settings
+                .and_then(|it| it.set)
+                .map(|set| set.max_stale_seconds),
+            ..UpdateSettingsRequest::default()
+        };
+        let answer = hand.settings().update_settings(same).await;
+        self.check(answer, change);
+        self.settings_in_a_manifest(caller, hand).await;
         let request = CreateRouteRequest {
             id: "-".to_owned(),
             ..CreateRouteRequest::default()
@@ -584,6 +597,31 @@ impl World {
                 change
             },
         );
+    }
+
+    /// Whoever gives settings in a file needs what it would need to change them by themselves.
+    async fn settings_in_a_manifest(&mut self, caller: &Credential, hand: &Hand) {
+        let manifest = Some(Manifest {
+            objects: Vec::new(),
+            settings: Some(Settings {
+                max_stale_seconds: 60 + u64::try_from(self.draw(600)).unwrap(),
+                ..Settings::default()
+            }),
+        });
+        let query = QueryChangesRequest {
+            manifest: manifest.clone(),
+            prune: false,
+        };
+        let see = self.want_deployment(caller, false);
+        let answer = hand.manifests().query_changes(query).await;
+        self.check(answer, see);
+        let apply = ApplyManifestRequest {
+            manifest,
+            ..ApplyManifestRequest::default()
+        };
+        let change = self.want_deployment(caller, true);
+        let answer = hand.manifests().apply_manifest(apply).await;
+        self.check(answer, change);
     }
 
     async fn ask_who(&mut self, caller: &Credential, hand: &Hand) {

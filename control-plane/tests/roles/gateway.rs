@@ -28,7 +28,7 @@ use proxyxai_proto::{
         log_service_client::LogServiceClient, manifest_service_client::ManifestServiceClient,
         node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
         provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
-        secret_service_client::SecretServiceClient,
+        secret_service_client::SecretServiceClient, settings_service_client::SettingsServiceClient,
         upstream_key_service_client::UpstreamKeyServiceClient,
         usage_query_service_client::UsageQueryServiceClient,
     },
@@ -162,6 +162,9 @@ impl Hand {
     }
     pub(crate) fn prices(&self) -> PriceServiceClient<Way> {
         PriceServiceClient::new(self.0.clone())
+    }
+    pub(crate) fn settings(&self) -> SettingsServiceClient<Way> {
+        SettingsServiceClient::new(self.0.clone())
     }
     pub(crate) fn logs(&self) -> LogServiceClient<Way> {
         LogServiceClient::new(self.0.clone())

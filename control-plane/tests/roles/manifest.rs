@@ -87,6 +87,7 @@ pub(crate) fn request(objects: &[ManifestObject], prune: bool) -> ApplyManifestR
     ApplyManifestRequest {
         manifest: Some(Manifest {
             objects: objects.to_vec(),
+            settings: None,
         }),
         prune,
         ..ApplyManifestRequest::default()

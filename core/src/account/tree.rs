@@ -1,16 +1,22 @@
 //! The subaccount tree, compiled: indices instead of ids, so that walking up to the root costs no hash.
 //!
 //! Invariants: there is exactly one root, no cycle, no path deeper than [`MAX_DEPTH`]; siblings have different names. What an
-//! account permits is the meet along its path: no child permits what an ancestor forbids (law 15).
+//! account permits is the meet along its path: no child permits what an ancestor forbids (law 15). Nothing is flattened, so that a
+//! change of an account costs what it says itself, however many are below it. An account keeps its index for as long as it exists.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+mod change;
 
+use std::sync::Arc;
+
+use imbl::{OrdMap, Vector};
 use proxyxai_proto::config::v1 as proto;
 
-use super::limits::{Asked, Dimension, InvalidLimit, Limits};
+use super::{
+    limits::{Asked, Dimension, InvalidLimit, Limits},
+    paged::Paged,
+};
+#[cfg(test)]
+pub(crate) use change::MAX_INDEX;
 
 /// Id of the account that every gateway has, and its name.
 pub const ROOT: &str = "root";
@@ -27,82 +33,43 @@ impl AccountIndex {
     }
 }
 
+/// What a walk to the root must know of each account that it passes.
+#[derive(Debug, Clone, Copy, Default)]
+enum Place {
+    /// No account has this index.
+    #[default]
+    Vacant,
+    /// One does.
+    Taken {
+        parent: Option<AccountIndex>,
+        suspended: bool,
+        limited: bool,
+    },
+}
+
+/// The rest of what is known of an account.
 #[derive(Debug)]
 struct Node {
     id: Arc<str>,
-    name: Box<str>,
-    parent: Option<AccountIndex>,
-    suspended: bool,
-    limits: Limits,
+    name: Arc<str>,
+    limits: Option<Box<Limits>>,
 }
 
-/// All accounts.
-#[derive(Debug, Default)]
+/// All accounts. Cloning shares everything; [`AccountTree::step`] copies what changes touch.
+#[derive(Debug, Clone, Default)]
 pub struct AccountTree {
-    nodes: Vec<Node>,
-    by_id: HashMap<Arc<str>, AccountIndex>,
+    /// By index: small, as every request walks over it.
+    places: Paged<Place>,
+    /// By index.
+    nodes: Vector<Option<Arc<Node>>>,
+    by_id: OrdMap<Arc<str>, AccountIndex>,
+    /// All but the root, by parent and name.
+    by_name: OrdMap<(AccountIndex, Arc<str>), AccountIndex>,
+    /// Indices that no account has any more.
+    free: Vector<AccountIndex>,
 }
 
 impl AccountTree {
-    /// Compiles the tree.
-    ///
-    /// # Errors
-    /// Every account that does not fit, with its reason.
-    pub fn build<'a>(
-        accounts: impl IntoIterator<Item = &'a proto::Account>,
-    ) -> Result<Self, Vec<InvalidAccount>> {
-        let accounts: BTreeMap<&str, &proto::Account> =
-            accounts.into_iter().map(|a| (a.id.as_str(), a)).collect();
-        let mut faults = Vec::new();
-        let mut tree = Self::default();
-        for (position, account) in accounts.values().enumerate() {
-            let index = AccountIndex(u32::try_from(position).unwrap_or(u32::MAX));
-            let limits = limits_of(account).unwrap_or_else(|error| {
-                faults.push(InvalidAccount::new(account, error.to_string()));
-                Limits::default()
-            });
-            let id: Arc<str> = account.id.as_str().into();
-            tree.by_id.insert(Arc::clone(&id), index);
-            tree.nodes.push(Node {
-                id,
-                name: account.name.as_str().into(),
-                parent: None,
-                suspended: account.suspended,
-                limits,
-            });
-        }
-        let mut names = BTreeSet::new();
-        for (node, account) in tree.nodes.iter_mut().zip(accounts.values()) {
-            match link(account, &tree.by_id) {
-                Ok(parent) => node.parent = parent,
-                Err(reason) => faults.push(InvalidAccount::new(account, reason)),
-            }
-            if let Err(error) = super::rules::check_account_name(&account.name) {
-                faults.push(InvalidAccount::new(account, error.to_string()));
-            }
-            if !names.insert((account.parent_id.as_str(), account.name.as_str())) {
-                faults.push(InvalidAccount::new(
-                    account,
-                    format!("a sibling is named `{}` already", account.name),
-                ));
-            }
-        }
-        for (position, account) in accounts.values().enumerate() {
-            let index = AccountIndex(u32::try_from(position).unwrap_or(u32::MAX));
-            if tree.line(index).nth(MAX_DEPTH).is_some() {
-                let reason = format!(
-                    "its path is deeper than {MAX_DEPTH} accounts, or leads back to itself"
-                );
-                faults.push(InvalidAccount::new(account, reason));
-            }
-        }
-        if faults.is_empty() {
-            Ok(tree)
-        } else {
-            Err(faults)
-        }
-    }
-
     /// The account with this id.
     pub fn get(&self, id: &str) -> Option<AccountIndex> {
         self.by_id.get(id).copied()
@@ -113,9 +80,7 @@ impl AccountTree {
         let mut names = path.split('/');
         let mut at = self.get(ROOT).filter(|_| names.next() == Some(ROOT))?;
         for name in names {
-            at = self
-                .children(at)
-                .find(|child| self.node(*child).is_some_and(|n| *n.name == *name))?;
+            at = *self.by_name.get(&(at, name.into()))?;
         }
         Some(at)
     }
@@ -148,22 +113,26 @@ impl AccountTree {
 
     /// The account, its parent, and so on to the root.
     pub fn line(&self, index: AccountIndex) -> impl Iterator<Item = AccountIndex> + '_ {
-        let first = self.node(index).map(|_| index);
-        std::iter::successors(first, |at| self.node(*at).and_then(|node| node.parent))
-            .take(MAX_DEPTH.saturating_add(1))
+        self.walk(index).map(|(at, _)| at)
     }
 
-    /// Direct children, in the order of their ids.
+    /// Direct children, in the order of their names.
     pub fn children(&self, of: AccountIndex) -> impl Iterator<Item = AccountIndex> + '_ {
-        self.all().filter(move |index| {
-            self.node(*index)
-                .is_some_and(|node| node.parent == Some(of))
-        })
+        self.by_name
+            .range((of, Arc::from(""))..)
+            .take_while(move |((parent, _), _)| *parent == of)
+            .map(|(_, child)| *child)
     }
 
     /// All accounts, in the order of their ids.
     pub fn all(&self) -> impl Iterator<Item = AccountIndex> + '_ {
-        (0_u32..).take(self.nodes.len()).map(AccountIndex)
+        self.by_id.values().copied()
+    }
+
+    /// The id at each index, from the first on; empty where no account is.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        let nodes = self.nodes.iter().map(Option::as_deref);
+        nodes.map(|node| node.map_or("", |node| &*node.id))
     }
 
     /// Whether `index` is `of` or below it.
@@ -176,8 +145,10 @@ impl AccountTree {
     /// # Errors
     /// Names the account that refuses: the nearest one.
     pub fn permits(&self, index: AccountIndex, asked: &Asked<'_>) -> Result<(), AccountRefusal> {
-        for at in self.line(index) {
-            if let Some(dimension) = self.node(at).and_then(|node| node.limits.refuses(asked)) {
+        for (at, place) in self.walk(index) {
+            if place.limited()
+                && let Some(dimension) = self.limits(at).and_then(|limits| limits.refuses(asked))
+            {
                 return Err(AccountRefusal::Forbidden {
                     path: self.path(at),
                     dimension,
@@ -196,7 +167,7 @@ impl AccountTree {
         dimension: Dimension,
     ) -> Option<Widening> {
         self.line(parent).find_map(|at| {
-            let entry = dimension.widened(limits, &self.node(at)?.limits)?;
+            let entry = dimension.widened(limits, self.limits(at)?)?;
             Some(Widening {
                 path: self.path(at),
                 dimension,
@@ -210,7 +181,7 @@ impl AccountTree {
     /// # Errors
     /// Names the suspended account, or that there is no such account.
     pub fn active(&self, index: AccountIndex) -> Result<(), AccountRefusal> {
-        if self.node(index).is_none() {
+        if matches!(self.places.get(index), Place::Vacant) {
             return Err(AccountRefusal::Unknown);
         }
         match self.suspended(index) {
@@ -223,8 +194,8 @@ impl AccountTree {
 
     /// The nearest account that is suspended: this one, or one above it.
     pub fn suspended(&self, index: AccountIndex) -> Option<AccountIndex> {
-        self.line(index)
-            .find(|at| self.node(*at).is_some_and(|node| node.suspended))
+        self.walk(index)
+            .find_map(|(at, place)| place.suspended().then_some(at))
     }
 
     /// Ids from the root to the account.
@@ -234,8 +205,44 @@ impl AccountTree {
         ids
     }
 
+    fn walk(&self, index: AccountIndex) -> impl Iterator<Item = (AccountIndex, Place)> + '_ {
+        let at = |index: AccountIndex| match self.places.get(index) {
+            Place::Vacant => None,
+            place @ Place::Taken { .. } => Some((index, place)),
+        };
+        std::iter::successors(at(index), move |(_, place)| at(place.parent()?))
+            .take(MAX_DEPTH.saturating_add(1))
+    }
+
     fn node(&self, index: AccountIndex) -> Option<&Node> {
-        self.nodes.get(index.usize())
+        self.nodes.get(index.usize())?.as_deref()
+    }
+
+    fn limits(&self, index: AccountIndex) -> Option<&Limits> {
+        self.node(index)?.limits.as_deref()
+    }
+}
+
+impl Place {
+    fn parent(self) -> Option<AccountIndex> {
+        match self {
+            Self::Taken { parent, .. } => parent,
+            Self::Vacant => None,
+        }
+    }
+
+    fn suspended(self) -> bool {
+        matches!(
+            self,
+            Self::Taken {
+                suspended: true,
+                ..
+            }
+        )
+    }
+
+    fn limited(self) -> bool {
+        matches!(self, Self::Taken { limited: true, .. })
     }
 }
 
@@ -265,24 +272,6 @@ pub struct Widening {
     pub entry: String,
 }
 
-fn link(
-    account: &proto::Account,
-    by_id: &HashMap<Arc<str>, AccountIndex>,
-) -> Result<Option<AccountIndex>, String> {
-    match (account.id == ROOT, account.parent_id.as_str()) {
-        (true, "") if account.name == ROOT => Ok(None),
-        (true, _) => Err(format!(
-            "the account `{ROOT}` has no parent and keeps its name"
-        )),
-        (false, "") => Err("only the root account has no parent".to_owned()),
-        (false, parent) => by_id
-            .get(parent)
-            .copied()
-            .map(Some)
-            .ok_or_else(|| format!("its parent `{parent}` does not exist")),
-    }
-}
-
 /// Why an account does not fit into the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidAccount {
@@ -290,15 +279,6 @@ pub struct InvalidAccount {
     pub id: String,
     /// What is wrong, and what would be right.
     pub reason: String,
-}
-
-impl InvalidAccount {
-    fn new(account: &proto::Account, reason: String) -> Self {
-        Self {
-            id: account.id.clone(),
-            reason,
-        }
-    }
 }
 
 /// Why an account may not do what it asks for.

@@ -20,7 +20,7 @@ use crate::{
         key::KeyDigest,
         pattern::PatternList,
         terms::{Key, Terms},
-        tree::AccountTree,
+        tree::{AccountTree, InvalidAccount},
     },
     dialect::Dialect,
     money::price::PriceBook,
@@ -280,7 +280,7 @@ impl Compiler {
             ..old.clone()
         };
         if touches(&[ResourceKind::Account]) {
-            next.accounts = self.accounts(content);
+            next.accounts = self.step_accounts(&old.accounts, changes);
             if !self.rejections.is_empty() {
                 return Err(self.rejections);
             }
@@ -327,7 +327,24 @@ impl Compiler {
                 Some(Kind::Account(account)) => Some(account),
                 _ => None,
             });
-        match AccountTree::build(accounts) {
+        self.tree(AccountTree::build(accounts))
+    }
+
+    fn step_accounts(&mut self, old: &AccountTree, changes: &[Change]) -> Arc<AccountTree> {
+        let names: Vec<Option<ResourceName>> = changes.iter().map(Change::name).collect();
+        let accounts = names.iter().zip(changes).filter_map(|(name, change)| {
+            let name = name.as_ref()?;
+            let account = match change.resource().map(|resource| &resource.kind) {
+                Some(Some(Kind::Account(account))) => Some(account),
+                _ => None,
+            };
+            (name.kind == ResourceKind::Account).then_some((name.id.as_str(), account))
+        });
+        self.tree(old.step(accounts))
+    }
+
+    fn tree(&mut self, tree: Result<AccountTree, Vec<InvalidAccount>>) -> Arc<AccountTree> {
+        match tree {
             Ok(tree) => Arc::new(tree),
             Err(faults) => {
                 faults

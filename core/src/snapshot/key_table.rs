@@ -1,30 +1,33 @@
 //! Virtual keys by digest: 4,096 immutable shards of sorted rows, of which a change copies one.
 //!
-//! A million keys take about 73 bytes each: digest 16, hash of the resource 32, id 12, account 4, flags 4, and 4 in an index by
-//! id. The hash is kept because the digest of a content is a sum of hashes: whoever takes a key away has to know its part of the
-//! sum, and 32 bytes are less than all the fields that it could be computed from. A look-up is an index by twelve bits of the
-//! digest and a guess by the next 32, since a keyed hash spreads the keys evenly and nobody can choose it.
+//! A million keys take about 70 bytes each: digest 16, id 12, account and flags 4, hash of the resource 32, and 6 in indices by digest
+//! and by id. The hash is kept because the digest of a content is a sum of hashes: whoever takes a key away has to know its part of
+//! the sum, and 32 bytes are less than all the fields that it could be computed from. A look-up is an index by twelve bits of the
+//! digest and one by the next 32, since a keyed hash spreads the keys evenly and nobody can choose it.
 //!
 //! Invariants: no two rows have the same digest or the same id; [`KeyTable::sum`] is the sum of the hashes of all rows. Rows name
-//! accounts by a slot that an account keeps for as long as it exists, so that a new account tree changes no row.
+//! accounts by their index, which an account keeps for as long as it exists, so that a new account tree changes no row.
 
 mod build;
+mod ids;
 mod parts;
+mod row;
 mod shard;
-mod slots;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 pub(super) use build::DIGEST_TAKEN;
 pub use build::KeyTableBuilder;
+use ids::IdShard;
 use parts::Parts;
-use shard::{IdShard, Row, Shard};
-use slots::Slots;
+use row::Row;
+use shard::Shard;
 
 use super::Digest;
 use crate::account::{
     key::{ID_LEN, KeyDigest},
-    tree::{AccountIndex, AccountTree},
+    paged::Paged,
+    tree::AccountIndex,
 };
 
 /// What is known of a virtual key.
@@ -77,7 +80,8 @@ impl std::fmt::Debug for KeyId {
 pub struct KeyTable {
     shards: Parts<Shard>,
     ids: Parts<IdShard>,
-    accounts: Arc<Slots>,
+    /// How many keys each account has.
+    owned: Paged<u32>,
     len: usize,
     sum: Digest,
 }
@@ -87,25 +91,16 @@ pub struct KeyTable {
 pub struct DigestTaken;
 
 impl KeyTable {
-    /// An empty table for keys of these accounts.
-    pub fn of(accounts: &AccountTree) -> Self {
-        Self {
-            accounts: Arc::new(Slots::of(accounts)),
-            ..Self::default()
-        }
-    }
-
     /// Looks a key up.
     pub fn get(&self, digest: &KeyDigest) -> Option<KeyRecord> {
         let shard = self.shards.get(Shard::number(digest))?;
-        let row = shard.get(shard.find(digest).ok()?)?;
-        self.seen(row.record)
+        shard.get(shard.find(digest).ok()?).map(Row::record)
     }
 
     /// Looks a key up by its id.
     pub fn find(&self, id: &KeyId) -> Option<(KeyDigest, KeyRecord)> {
-        let (digest, row) = self.place(id)?;
-        Some((digest, self.seen(row.record)?))
+        let row = self.place(id)?;
+        Some((*row.digest(), row.record()))
     }
 
     /// How many keys there are.
@@ -118,6 +113,20 @@ impl KeyTable {
         self.len == 0
     }
 
+    /// How many keys an account has.
+    pub fn owned(&self, account: AccountIndex) -> u32 {
+        self.owned.get(account)
+    }
+
+    /// The keys of some accounts; reads all keys.
+    pub fn of_accounts(
+        &self,
+        accounts: &BTreeSet<AccountIndex>,
+    ) -> impl Iterator<Item = (KeyDigest, KeyRecord, Digest)> {
+        self.rows()
+            .filter(|(_, record, _)| accounts.contains(&record.account))
+    }
+
     /// The sum of the hashes of all keys: their part of the digest of the content.
     pub fn sum(&self) -> Digest {
         self.sum
@@ -125,22 +134,24 @@ impl KeyTable {
 
     /// All keys with the hashes of their resources, in the order of their digests.
     pub fn rows(&self) -> impl Iterator<Item = (KeyDigest, KeyRecord, Digest)> + '_ {
-        self.shards
-            .iter()
-            .flat_map(Shard::rows)
-            .filter_map(|(digest, row)| Some((*digest, self.seen(row.record)?, row.hash)))
+        let rows = self.shards.iter().flat_map(Shard::rows);
+        rows.map(|row| (*row.digest(), row.record(), row.hash()))
     }
 
     /// Takes a key away, if it is there; gives its digest.
     pub fn remove(&mut self, id: &KeyId) -> Option<KeyDigest> {
-        let (digest, row) = self.place(id)?;
+        let row = *self.place(id)?;
+        let digest = *row.digest();
         let number = Shard::number(&digest);
         let (shard, ids) = (self.shards.get(number)?, self.ids.get(IdShard::number(id))?);
         let (shard, ids) = (shard.without(&digest), ids.without(id, number));
-        self.sum.subtract(row.hash);
+        self.sum.subtract(row.hash());
         self.shards.set(number, shard);
         self.ids.set(IdShard::number(id), ids);
         self.len = self.len.saturating_sub(1);
+        let account = row.record().account;
+        self.owned
+            .set(account, self.owned.get(account).saturating_sub(1));
         Some(digest)
     }
 
@@ -155,70 +166,31 @@ impl KeyTable {
         hash: Digest,
     ) -> Result<(), DigestTaken> {
         let (number, id) = (Shard::number(&digest), record.id);
-        let (Some(shard), Some(ids), Some(slot)) = (
-            self.shards.get(number),
-            self.ids.get(IdShard::number(&id)),
-            self.accounts.slot(record.account),
-        ) else {
+        let (Some(shard), Some(ids)) =
+            (self.shards.get(number), self.ids.get(IdShard::number(&id)))
+        else {
             return Ok(());
         };
         let Err(at) = shard.find(&digest) else {
             return Err(DigestTaken);
         };
-        let row = Row {
-            hash,
-            record: KeyRecord {
-                account: slot,
-                ..record
-            },
-        };
-        let (shard, ids) = (shard.with(at, digest, row), ids.with(&id, number));
+        let row = Row::new(digest, record, hash);
+        let (shard, ids) = (shard.with(at, row), ids.with(&id, number));
         self.sum.add(hash);
         self.shards.set(number, shard);
         self.ids.set(IdShard::number(&id), ids);
         self.len = self.len.saturating_add(1);
+        let account = record.account;
+        self.owned
+            .set(account, self.owned.get(account).saturating_add(1));
         Ok(())
     }
 
-    /// Moves over to another account tree. Costs the number of accounts, whatever the number of keys, unless an account is gone.
-    ///
-    /// # Errors
-    /// Keys whose account is gone, with its id; of no use then.
-    pub fn rebase(
-        &mut self,
-        old: &AccountTree,
-        new: &AccountTree,
-    ) -> Result<(), Vec<(KeyId, String)>> {
-        let (slots, gone) = self.accounts.rebase(old, new);
-        let mut orphans = Vec::new();
-        if !gone.is_empty() {
-            for (_, row) in self.shards.iter().flat_map(Shard::rows) {
-                if gone.binary_search(&row.record.account).is_ok()
-                    && let Some(index) = self.accounts.index(row.record.account)
-                {
-                    orphans.push((row.record.id, old.id(index).to_owned()));
-                }
-            }
-        }
-        if !orphans.is_empty() {
-            return Err(orphans);
-        }
-        self.accounts = Arc::new(slots);
-        Ok(())
-    }
-
-    /// A record as it is handed out: with the account's place in the tree.
-    fn seen(&self, record: KeyRecord) -> Option<KeyRecord> {
-        let account = self.accounts.index(record.account)?;
-        Some(KeyRecord { account, ..record })
-    }
-
-    fn place(&self, id: &KeyId) -> Option<(KeyDigest, Row)> {
+    fn place(&self, id: &KeyId) -> Option<&Row> {
         let ids = self.ids.get(IdShard::number(id))?;
         ids.candidates(id)
             .filter_map(|number| self.shards.get(number))
             .find_map(|shard| shard.by_id(id))
-            .map(|(digest, row)| (*digest, *row))
     }
 }
 

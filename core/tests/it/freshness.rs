@@ -129,6 +129,31 @@ fn a_node_goes_through_its_states() {
 }
 
 #[test]
+fn a_nodes_own_limit_only_shortens_what_its_deployment_says() {
+    let check = |own_s: u64, named_s: &[u64], want_s: u64| {
+        let mut freshness = Freshness::new(s(own_s));
+        for named in named_s {
+            freshness.limited(s(*named));
+        }
+        assert_eq!(
+            freshness.max_stale(),
+            s(want_s),
+            "own {own_s}, named {named_s:?}"
+        );
+        freshness.greeted(s(2), Duration::ZERO);
+        assert_eq!(freshness.max_stale(), s(want_s), "nothing new was said");
+    };
+    let (year, default) = (365 * 86_400, 259_200);
+    check(year, &[], default);
+    check(100, &[], 100);
+    check(year, &[60], 60);
+    check(100, &[60], 60);
+    check(100, &[600], 100);
+    check(year, &[60, 600_000], 600_000);
+    check(year, &[60, 0], 60);
+}
+
+#[test]
 fn the_age_at_boot_is_the_larger_one() {
     let check = |stored_s, proved_ms, now_ms, want_ms| {
         let age = age_at_boot(s(stored_s), proved_ms, now_ms);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proxyxai_core::{
-    account::key::KeyDigest,
+    account::{key::KeyDigest, tree::AccountIndex},
     dialect::Dialect,
     snapshot::{
         Change, Content, Digest, KeyTableBuilder, ResourceKind, Snapshot, Version,
@@ -39,10 +39,15 @@ fn base() -> Vec<Arc<Resource>> {
 }
 
 fn account(number: u8) -> Arc<Resource> {
+    some_account(number, false)
+}
+
+fn some_account(number: u8, suspended: bool) -> Arc<Resource> {
     resource(Kind::Account(Account {
         id: format!("acc{number}"),
         parent_id: "root".into(),
         name: format!("n{number}"),
+        suspended,
         ..Account::default()
     }))
 }
@@ -91,14 +96,14 @@ fn upstream(number: u8, provider: &str, disabled: bool) -> Arc<Resource> {
 
 fn contents() -> impl Strategy<Value = Content> {
     let keys = prop::collection::vec((0_u8..12, 0_u8..4, any::<bool>(), 0_u8..5), 0..12);
-    let spare = prop::collection::vec(1_u8..4, 0..4);
+    let spare = prop::collection::vec((1_u8..4, any::<bool>()), 0..4);
     let upstreams = prop::collection::vec((0_u8..6, any::<bool>(), any::<bool>()), 0..6);
     (keys, spare, upstreams).prop_map(|(keys, spare, upstreams)| {
-        let used = keys.iter().map(|(_, account, ..)| *account);
+        let used = keys.iter().map(|(_, account, ..)| (*account, false));
         let accounts: Vec<_> = used
             .chain(spare)
-            .filter(|number| *number > 0)
-            .map(account)
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, suspended)| some_account(number, suspended))
             .collect();
         let keys = keys
             .into_iter()
@@ -141,10 +146,13 @@ const VERSION: Version = Version {
 fn answers(snapshot: &Snapshot) -> String {
     let keys: Vec<String> = (0_u8..150)
         .map(|n| {
-            let found = snapshot.key(&KeyDigest([n; 16]));
-            let account = found.as_ref();
-            let account = account.map(|key| snapshot.accounts.path(key.record.account));
-            format!("{found:?} {account:?}")
+            let Some(mut found) = snapshot.key(&KeyDigest([n; 16])) else {
+                return String::new();
+            };
+            // Where an account stands depends on how the tree came about.
+            let at = std::mem::replace(&mut found.record.account, AccountIndex(0));
+            let (path, active) = (snapshot.accounts.path(at), snapshot.accounts.active(at));
+            format!("{found:?} {path} {active:?}")
         })
         .collect();
     let pools: Vec<String> = Dialect::ALL

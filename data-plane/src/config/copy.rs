@@ -1,14 +1,15 @@
 //! The disk copy: what a node holds, sealed, so that it starts and enforces without a control plane (law 13).
 //!
-//! Format: magic `PXCC`, format number, then sealed (see `core::secret::seal`, bound to the bytes before it): the length of the
-//! head, the head (`ConfigCopy`), and one row of [`ROW`] bytes for each virtual key that the node keeps in its table alone. A small
-//! file beside it has the age of the copy, since that is written oftener.
+//! Format: sealed pieces ([`pieces`]): the head (`ConfigCopy`), then a row of fixed size for each virtual key that the node keeps in its
+//! table alone ([`rows`]), some thousands to a piece. A small file beside it has the age of the copy, since that is written oftener.
 //!
 //! Invariants: a file is whole or of no use: it is written under another name, synced and renamed, and every byte of it is
 //! authenticated; one that cannot be used is passed over with a line in the log, and the node starts without it. No secret stands
 //! in a file in plain (law 21).
 
 mod keeper;
+pub(super) mod leftovers;
+mod pieces;
 mod rows;
 
 use std::{io, sync::Arc, time::Duration};
@@ -18,13 +19,14 @@ use proxyxai_core::{
     account::key::Pepper,
     freshness::age_at_boot,
     order::Schedule,
-    secret::seal::{self, SealError, SealKey},
+    secret::seal::{SealError, SealKey},
     snapshot::{Content, Digest, Rejection, Snapshot, Version},
 };
 use proxyxai_proto::node::v1::{ConfigCopy, CopyAge};
 use zeroize::Zeroize;
 
 pub(crate) use keeper::Keeper;
+use pieces::{FORMAT, PieceReader, PieceWriter};
 
 use super::{
     held::{Holding, Incoming, View},
@@ -32,10 +34,6 @@ use super::{
 };
 use crate::{keys::Remembered, report::Disk};
 
-const MAGIC: &[u8; 4] = b"PXCC";
-/// Raised when a program could misread the files of an earlier one.
-const FORMAT: u32 = 1;
-const PREFIX: usize = 8;
 const COPY: &str = "config.copy";
 const AGE: &str = "config.age";
 
@@ -103,19 +101,14 @@ pub(crate) fn load(ports: &CopyPorts, now_unix_ms: i64) -> Option<Loaded> {
 
 /// Reads the copy, if there is one.
 fn read(ports: &CopyPorts, now_unix_ms: i64) -> Result<Option<Loaded>, CopyFault> {
-    let Some(mut bytes) = file(&*ports.disk, COPY)? else {
+    let Some(mut pieces) = PieceReader::open(ports, COPY)? else {
         return Ok(None);
     };
-    let plain = open(&ports.key, COPY, &mut bytes)?;
-    let (len, rest) = plain.split_first_chunk::<4>().ok_or(CopyFault::Cut)?;
-    let len = usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX);
-    let (head, rows) = rest.split_at_checked(len).ok_or(CopyFault::Cut)?;
-    let copy = ConfigCopy::decode(head).map_err(|_| CopyFault::Content("its head"))?;
-    let loaded = assemble(copy, rows);
+    let head = pieces.next()?.ok_or(CopyFault::Cut)?;
+    let copy = ConfigCopy::decode(&*head).map_err(|_| CopyFault::Content("its head"));
     // The rows hold no secret; the head does.
-    let head = len.saturating_add(PREFIX + seal::HEAD_LEN + 4);
-    bytes.iter_mut().take(head).for_each(Zeroize::zeroize);
-    let (mut loaded, own) = loaded?;
+    head.zeroize();
+    let (mut loaded, own) = assemble(copy?, &mut pieces)?;
     let version = loaded.holding.pinned.snapshot.version;
     // An age file that is damaged or of another copy says nothing.
     let newer = read_age(ports)
@@ -129,7 +122,7 @@ fn read(ports: &CopyPorts, now_unix_ms: i64) -> Result<Option<Loaded>, CopyFault
     Ok(Some(loaded))
 }
 
-fn assemble(copy: ConfigCopy, rows: &[u8]) -> Result<(Loaded, Age), CopyFault> {
+fn assemble(copy: ConfigCopy, pieces: &mut PieceReader<'_>) -> Result<(Loaded, Age), CopyFault> {
     let version: Version = copy
         .version
         .ok_or(CopyFault::Content("its version"))?
@@ -145,7 +138,11 @@ fn assemble(copy: ConfigCopy, rows: &[u8]) -> Result<(Loaded, Age), CopyFault> {
     for resource in copy.resources {
         incoming.add(Arc::new(resource));
     }
-    rows::decode(rows, copy.rows, &copy.row_accounts, &mut incoming.keys)?;
+    let mut rows = rows::Rows::begin(copy.rows, &copy.row_accounts, &mut incoming.keys);
+    while let Some(piece) = pieces.next()? {
+        rows.take(piece)?;
+    }
+    rows.end()?;
     if !incoming.rejected.is_empty() {
         return Err(CopyFault::Rejected(incoming.rejected));
     }
@@ -202,15 +199,12 @@ pub(crate) fn write(
         known_accounts: remembered.accounts,
         age: Some(age_for(holding, age)),
     };
-    let len = copy.encoded_len();
-    let head = u32::try_from(len).map_err(|_| CopyFault::Content("its head is too long"))?;
-    let mut bytes = prefix();
-    bytes.reserve_exact(rows::bytes(snapshot).saturating_add(len).saturating_add(64));
-    bytes.extend_from_slice(&head.to_le_bytes());
-    copy.encode(&mut bytes)
+    let mut file = PieceWriter::begin(ports, COPY, info)?;
+    copy.encode(file.plain())
         .map_err(|_| CopyFault::Content("its head"))?;
-    rows::encode(snapshot, &mut bytes);
-    replace(ports, COPY, info, bytes)
+    file.end_piece()?;
+    rows::encode(snapshot, &mut file)?;
+    file.finish()
 }
 
 /// Writes the age of the copy.
@@ -220,21 +214,22 @@ fn write_age(
     holding: &Holding,
     age: Age,
 ) -> Result<u64, CopyFault> {
-    let mut bytes = prefix();
+    let mut file = PieceWriter::begin(ports, AGE, info)?;
     age_for(holding, age)
-        .encode(&mut bytes)
+        .encode(file.plain())
         .map_err(|_| CopyFault::Content("its age"))?;
-    replace(ports, AGE, info, bytes)
+    file.end_piece()?;
+    file.finish()
 }
 
 type Of = (Version, Digest);
 
 fn read_age(ports: &CopyPorts) -> Result<Option<(Of, Age)>, CopyFault> {
-    let Some(mut bytes) = file(&*ports.disk, AGE)? else {
+    let Some(mut pieces) = PieceReader::open(ports, AGE)? else {
         return Ok(None);
     };
-    let plain = open(&ports.key, AGE, &mut bytes)?;
-    let age = CopyAge::decode(plain).map_err(|_| CopyFault::Content("its age"))?;
+    let plain = pieces.next()?.ok_or(CopyFault::Cut)?;
+    let age = CopyAge::decode(&*plain).map_err(|_| CopyFault::Content("its age"))?;
     Ok(Some(age_of(age)))
 }
 
@@ -269,59 +264,6 @@ fn resources(rest: &Content) -> Vec<proxyxai_proto::config::v1::Resource> {
     rest.iter()
         .map(|(_, resource)| proxyxai_proto::config::v1::Resource::clone(resource))
         .collect()
-}
-
-/// What stands before the plain bytes, with room for the head of the seal.
-fn prefix() -> Vec<u8> {
-    [
-        MAGIC.as_slice(),
-        &FORMAT.to_le_bytes(),
-        &[0; seal::HEAD_LEN],
-    ]
-    .concat()
-}
-
-/// Binds a file to its format and its name.
-fn place(prefix: &[u8], name: &str) -> Vec<u8> {
-    [prefix, name.as_bytes()].concat()
-}
-
-fn file(disk: &dyn Disk, name: &str) -> Result<Option<Vec<u8>>, CopyFault> {
-    match disk.read(name, 0, usize::MAX) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn open<'a>(key: &SealKey, name: &str, bytes: &'a mut [u8]) -> Result<&'a [u8], CopyFault> {
-    let (prefix, sealed) = bytes.split_at_mut_checked(PREFIX).ok_or(CopyFault::Cut)?;
-    let (magic, format) = prefix.split_at_checked(MAGIC.len()).ok_or(CopyFault::Cut)?;
-    if magic != MAGIC {
-        return Err(CopyFault::Cut);
-    }
-    let format = format.try_into().map_err(|_| CopyFault::Cut)?;
-    match u32::from_le_bytes(format) {
-        FORMAT => Ok(seal::open_in_place(key, &place(prefix, name), sealed)?),
-        other => Err(CopyFault::Format(other)),
-    }
-}
-
-/// Seals the bytes after the prefix, and puts them in the place of a file, durably.
-fn replace(
-    ports: &CopyPorts,
-    name: &str,
-    info: [u8; 32],
-    mut bytes: Vec<u8>,
-) -> Result<u64, CopyFault> {
-    let place = place(bytes.get(..PREFIX).unwrap_or_default(), name);
-    seal::seal_in_place(&ports.key, info, &place, &mut bytes, PREFIX)?;
-    let new = format!("{name}.new");
-    ports.disk.remove(&new)?;
-    ports.disk.append(&new, &bytes)?;
-    ports.disk.sync(&new)?;
-    ports.disk.rename(&new, name)?;
-    Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

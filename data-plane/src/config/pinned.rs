@@ -201,8 +201,7 @@ impl Default for ConfigHandle {
 }
 
 impl ConfigHandle {
-    /// A handle that holds nothing yet. `max_stale` is how old what it holds may become, unless the control plane says something
-    /// else.
+    /// A handle that holds nothing yet. `max_stale` is how old what it holds may become; where the control plane says less, that.
     pub fn new(max_stale: Duration) -> Self {
         Self {
             shared: Arc::new(Shared {

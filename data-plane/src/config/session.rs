@@ -21,6 +21,9 @@ use crate::{keys::KeyResolver, orders::Orders};
 /// Schemas that this program reads: the oldest and the newest.
 pub(super) const SCHEMAS: (u32, u32) = (1, 1);
 
+/// Most keys that room is made for before they are there.
+const RESERVED: usize = 4_000_000;
+
 /// The state of one stream.
 pub(super) struct Session<'a> {
     held: &'a mut Held,
@@ -94,6 +97,7 @@ impl<'a> Session<'a> {
             }
             Some(Message::Delta(delta)) => self.delta(delta),
             Some(Message::Bookmark(bookmark)) => self.bookmark(&bookmark),
+            Some(Message::NodeSettings(settings)) => self.settings(settings),
             Some(Message::Invalidate(invalidate)) => self.invalidate(&invalidate),
             Some(Message::Drain(drain)) => Ok(Taken {
                 leave: Some(Leave {
@@ -153,10 +157,13 @@ impl<'a> Session<'a> {
         if self.receiving.is_some() || self.greeting.is_none() {
             return Err(StreamFault::OutOfOrder);
         }
+        let mut content = Incoming::default();
+        let room = usize::try_from(resources).unwrap_or(usize::MAX);
+        content.keys.reserve(room.min(RESERVED));
         self.receiving = Some(Receiving {
             version,
             left: resources,
-            content: Incoming::default(),
+            content,
         });
         Ok(Taken::default())
     }
@@ -265,6 +272,20 @@ impl<'a> Session<'a> {
             self.orders.obey(order);
         }
         Ok(self.acknowledge())
+    }
+
+    /// Settings of the deployment changed; the version that they came with follows, and is what is acknowledged.
+    fn settings(&mut self, settings: proto::NodeSettings) -> Result<Taken, StreamFault> {
+        if self.greeting.is_none() {
+            return Err(StreamFault::OutOfOrder);
+        }
+        let max_stale = Duration::from_secs(settings.max_stale_seconds);
+        tracing::info!(
+            ?max_stale,
+            "the deployment says how old the configuration may become"
+        );
+        self.held.config().note(|facts, _| facts.limited(max_stale));
+        Ok(Taken::default())
     }
 
     /// Keys and accounts changed that are not part of the content.

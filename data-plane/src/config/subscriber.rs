@@ -1,7 +1,7 @@
 //! Keeps the configuration up to date: one stream to the control plane, opened again whenever it ends.
 //!
-//! Invariants: what is in force stays in force while there is no stream; waits between streams have full jitter; the task ends
-//! at shutdown and leaves nothing running.
+//! Invariants: what is in force stays in force while there is no stream; waits between streams have full jitter, but for those that the
+//! control plane asks for; the task ends at shutdown and leaves nothing running.
 
 use std::{convert::Infallible, sync::Arc, sync::atomic::Ordering, time::Duration};
 
@@ -133,14 +133,20 @@ impl Subscriber {
                 .disconnects
                 .fetch_add(1, Ordering::Relaxed);
             config.note(|facts, _| facts.lost());
-            if !self.start_over {
+            // Who names a moment keeps room for this node.
+            let asked = if let StreamFault::Rpc(refused) = &fault {
+                self.backoff.asked(refused)
+            } else {
+                None
+            };
+            if !self.start_over && asked.is_none() {
                 self.planes.move_on();
             }
             if let StreamFault::Drained(_) = fault {
                 tracing::info!(%fault, "connecting again");
                 continue;
             }
-            let wait = self.backoff.next_wait();
+            let wait = asked.unwrap_or_else(|| self.backoff.next_wait());
             tracing::warn!(%fault, wait_ms = wait.as_millis(), "no configuration stream; trying again");
             sleep(wait).await;
         }

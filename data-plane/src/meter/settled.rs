@@ -1,24 +1,43 @@
 //! A settled attempt on its way out: what its core knows, in the form that costs it the least.
 //!
-//! Names and the cost are looked up where the event is written, off the core that serves: both follow from the pinned configuration,
-//! so it makes no difference when that is done.
+//! The cost is computed where the event is written, off the core that serves: it follows from the price book that the request was
+//! admitted by, so it makes no difference when that is done.
 
 use std::sync::Arc;
 
 use proxyxai_core::{
     dialect::usage::{Tokens, Usage},
     money::cost,
-    route::pool::UpstreamKeyIndex,
+    route::{pool::UpstreamKeyIndex, provider::ProviderKind},
+    snapshot::Snapshot,
 };
 use proxyxai_proto::usage::v1::{self as proto, Outcome, UsageEvent};
 
-use super::{Caller, Facts};
+use super::Facts;
 use crate::report::{Event, Row};
+
+/// Where an attempt was sent, by name.
+pub(crate) struct Sent {
+    key: Arc<str>,
+    provider: Arc<str>,
+    kind: ProviderKind,
+}
+
+impl Sent {
+    pub(super) fn of(snapshot: &Snapshot, upstream: UpstreamKeyIndex) -> Option<Self> {
+        let (key, provider) = snapshot.upstream(upstream)?;
+        Some(Self {
+            key: Arc::clone(&key.id),
+            provider: Arc::clone(&provider.id),
+            kind: provider.kind,
+        })
+    }
+}
 
 /// A settled attempt.
 pub(crate) struct Settled {
     pub(super) facts: Arc<Facts>,
-    pub(super) upstream: UpstreamKeyIndex,
+    pub(super) upstream: Option<Sent>,
     pub(super) attempt: u32,
     pub(super) outcome: Outcome,
     pub(super) reason: &'static str,
@@ -38,20 +57,16 @@ impl Settled {
         if !used {
             return Some(0);
         }
-        let snapshot = &self.facts.pinned.snapshot;
-        let (_, provider) = snapshot.upstream(self.upstream)?;
-        let price = snapshot
-            .prices
-            .price(provider.kind, self.facts.sent_model()?)?;
+        let prices = &self.facts.prices;
+        let price = prices.price(self.upstream.as_ref()?.kind, self.facts.sent_model()?)?;
         cost::cost(price, &self.usage).ok().map(|cost| cost.0)
     }
 }
 
 impl Event for Settled {
     fn row(&self) -> Row<'_> {
-        let Caller { key, accounts } = &self.facts.caller;
-        let account = accounts.id(key.record.account);
-        (account, key.record.id.as_bytes(), &self.facts.model)
+        let facts = &self.facts;
+        (&facts.account, facts.key.as_bytes(), &facts.model)
     }
 
     fn started_unix_ms(&self) -> i64 {
@@ -62,28 +77,27 @@ impl Event for Settled {
         let cost = self.cost();
         let Facts {
             request_id,
-            pinned,
-            caller,
+            account,
+            key,
+            prices,
             endpoint,
-            model: _,
+            model,
             mapped_model,
             stream,
         } = &*self.facts;
-        let upstream = pinned.snapshot.upstream(self.upstream);
-        let (upstream_key, provider) = match upstream {
-            Some((key, provider)) => (key.id.as_ref(), provider.id.as_ref()),
+        let (upstream_key, provider) = match &self.upstream {
+            Some(sent) => (sent.key.as_ref(), sent.provider.as_ref()),
             None => Default::default(),
         };
-        let (account, _, model) = self.row();
         for (into, text) in [
             (&mut event.request_id, request_id.as_str()),
             (&mut event.account_id, account),
-            (&mut event.key_id, caller.key.record.id.as_str()),
+            (&mut event.key_id, key.as_str()),
             (&mut event.provider_id, provider),
             (&mut event.upstream_key_id, upstream_key),
             (&mut event.model, model),
             (&mut event.endpoint, endpoint.as_str()),
-            (&mut event.price_version, &pinned.snapshot.prices.version),
+            (&mut event.price_version, &prices.version),
             (&mut event.reason, self.reason),
             (
                 &mut event.sent_model,
@@ -119,5 +133,78 @@ impl Event for Settled {
         event.first_byte_ms = self.first_byte_ms;
         event.client_gone = self.client_gone;
         event.web_searches = self.usage.web_searches;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proxyxai_core::{
+        account::key::{KeyDigest, Pepper},
+        dialect::Endpoint,
+        snapshot::{Content, Version},
+    };
+    use proxyxai_proto::config::v1::resource::Kind;
+
+    use super::*;
+    use crate::{
+        config::{Pinned, held::View, sample},
+        meter::Caller,
+        request_id::RequestIds,
+    };
+
+    #[test]
+    fn what_waits_for_the_disk_keeps_no_configuration() {
+        let mut resources = sample::resources(&["a"]);
+        resources.push(sample::resource(Kind::VirtualKey(sample::virtual_key(
+            "k", 7,
+        ))));
+        let content: Content = resources.into_iter().map(Arc::new).collect();
+        let snapshot = Snapshot::compile(Version::default(), &content).unwrap();
+        let view = View {
+            pepper: Pepper::new([7; 32]),
+            keyed: false,
+        };
+        let pinned = Arc::new(Pinned::build(snapshot, view, &Pinned::empty()).unwrap());
+        let caller = Caller {
+            key: pinned.snapshot.key(&KeyDigest([7; 16])).unwrap(),
+            accounts: Arc::clone(&pinned.snapshot.accounts),
+        };
+        let facts = Facts {
+            request_id: RequestIds::new(1).next(),
+            account: caller.account(),
+            key: caller.key.record.id,
+            prices: Arc::clone(&pinned.snapshot.prices),
+            endpoint: Endpoint::ChatCompletions,
+            model: "a-1".to_owned(),
+            mapped_model: None,
+            stream: false,
+        };
+        let settled = Settled {
+            facts: Arc::new(facts),
+            upstream: Sent::of(&pinned.snapshot, UpstreamKeyIndex(0)),
+            attempt: 1,
+            outcome: Outcome::Reported,
+            reason: "ok",
+            status: 200,
+            usage: Usage::default(),
+            estimated: false,
+            client_gone: false,
+            started_unix_ms: 0,
+            duration_ms: 0,
+            first_byte_ms: 0,
+        };
+        let accounts = Arc::downgrade(&pinned.snapshot.accounts);
+        let whole = Arc::downgrade(&pinned);
+        drop((pinned, caller));
+        assert!(whole.upgrade().is_none() && accounts.upgrade().is_none());
+        let mut event = UsageEvent::default();
+        settled.write_to(&mut event);
+        let names = [
+            event.account_id,
+            event.key_id,
+            event.provider_id,
+            event.upstream_key_id,
+        ];
+        assert_eq!(names, ["root", "kxxxxxxxxxxx", "sim", "up-1"]);
     }
 }

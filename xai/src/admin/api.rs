@@ -8,7 +8,7 @@ use proxyxai_proto::admin::v1::{
     log_service_client::LogServiceClient, manifest_service_client::ManifestServiceClient,
     node_service_client::NodeServiceClient, price_service_client::PriceServiceClient,
     provider_service_client::ProviderServiceClient, route_service_client::RouteServiceClient,
-    secret_service_client::SecretServiceClient,
+    secret_service_client::SecretServiceClient, settings_service_client::SettingsServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
     usage_query_service_client::UsageQueryServiceClient,
 };
@@ -124,6 +124,11 @@ impl Api {
     /// Nodes.
     pub fn nodes(&self) -> NodeServiceClient<Authorized> {
         NodeServiceClient::new(self.channel.clone())
+    }
+
+    /// Settings of the whole deployment.
+    pub fn settings(&self) -> SettingsServiceClient<Authorized> {
+        SettingsServiceClient::new(self.channel.clone())
     }
 
     /// Levels of logs.

@@ -75,10 +75,10 @@ pub struct IfVersion {
     pub if_version: u64,
 }
 
-/// For creations that may be repeated.
+/// For calls that may be repeated.
 #[derive(Debug, clap::Args)]
 pub struct Once {
-    /// A text of your choice that names this creation: repeated within 24 hours, it makes nothing again.
+    /// A text of your choice that names this call: repeated within 24 hours, it does nothing again.
     #[arg(
         long,
         value_name = "TEXT",

@@ -5,16 +5,30 @@ use std::path::Path;
 use proxyxai_proto::{
     admin::v1::{
         ManifestAccount, ManifestKey, ManifestPriceTable, ManifestProvider, ManifestRoute,
-        ManifestUpstreamKey, manifest_object::Kind,
+        ManifestUpstreamKey, Settings, manifest_object::Kind,
     },
     config::v1::{self as proto, RouteLevel},
 };
 
 use super::{file, source::text};
-use crate::{admin::when::When, environment::Environment};
+use crate::{
+    admin::{settings::whole_seconds, when::When},
+    environment::Environment,
+};
 
 /// A field that cannot be used, by its name in files.
 pub(super) type WrongField = (&'static str, String);
+
+pub(super) fn settings(it: &file::Settings) -> Result<Settings, WrongField> {
+    let seconds = |field, span: &Option<String>| match span {
+        None => Ok(0),
+        Some(span) => whole_seconds(span).map_err(|what| (field, what)),
+    };
+    Ok(Settings {
+        max_stale_seconds: seconds("max_stale", &it.max_stale)?,
+        audit_keep_seconds: seconds("audit_keep", &it.audit_keep)?,
+    })
+}
 
 pub(super) fn account(it: file::Account) -> Result<Kind, WrongField> {
     Ok(Kind::Account(ManifestAccount {

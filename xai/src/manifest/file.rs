@@ -9,6 +9,8 @@ use serde::Deserialize;
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
+    /// Settings of the whole deployment. Given, they are given as a whole.
+    pub settings: Option<Settings>,
     /// The subaccount tree.
     pub accounts: Vec<Account>,
     /// Virtual keys. A new one gets a secret of its own, which `xai apply --secrets-out FILE` hands out once.
@@ -21,6 +23,18 @@ pub struct File {
     pub routes: Vec<Route>,
     /// Tables of list prices, one of them in force.
     pub prices: Vec<PriceTable>,
+}
+
+/// Settings of the whole deployment. One that is not given has its default.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How old the configuration of a node may become before it refuses all requests: `60s` to `365d`, by default 72 hours.
+    #[serde(default)]
+    pub max_stale: Option<String>,
+    /// How long records of the audit trail are kept: `1d` or longer, by default what the control plane's own setting says.
+    #[serde(default)]
+    pub audit_keep: Option<String>,
 }
 
 /// A subaccount. What it may be used for only narrows what the account above it allows.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_saphyr::Spanned;
 
 /// A line and a column, from 1.
@@ -21,11 +21,33 @@ pub(super) struct Places {
     pub(super) fields: BTreeMap<String, Place>,
 }
 
-/// The objects of a text by the field that lists them.
-pub(super) fn places(text: &str) -> BTreeMap<String, Vec<Places>> {
-    type Fields = BTreeMap<String, Spanned<IgnoredAny>>;
-    let all: BTreeMap<String, Vec<Spanned<Fields>>> =
-        serde_saphyr::from_str(text).unwrap_or_default();
+type Fields = BTreeMap<String, Spanned<IgnoredAny>>;
+
+/// The fields of a file.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Text {
+    settings: Option<Spanned<Fields>>,
+    accounts: Vec<Spanned<Fields>>,
+    keys: Vec<Spanned<Fields>>,
+    providers: Vec<Spanned<Fields>>,
+    upstream_keys: Vec<Spanned<Fields>>,
+    routes: Vec<Spanned<Fields>>,
+    prices: Vec<Spanned<Fields>>,
+}
+
+/// The objects of a text by the field that lists them; the settings are a list of one.
+pub(super) fn places(text: &str) -> BTreeMap<&'static str, Vec<Places>> {
+    let all: Text = serde_saphyr::from_str(text).unwrap_or_default();
+    let all = [
+        ("settings", all.settings.into_iter().collect()),
+        ("accounts", all.accounts),
+        ("keys", all.keys),
+        ("providers", all.providers),
+        ("upstream_keys", all.upstream_keys),
+        ("routes", all.routes),
+        ("prices", all.prices),
+    ];
     let place = |at: serde_saphyr::Location| Place {
         line: at.line(),
         column: at.column(),
@@ -39,6 +61,6 @@ pub(super) fn places(text: &str) -> BTreeMap<String, Vec<Places>> {
             .collect(),
     };
     all.into_iter()
-        .map(|(list, objects)| (list, objects.into_iter().map(object).collect()))
+        .map(|(list, objects): (_, Vec<_>)| (list, objects.into_iter().map(object).collect()))
         .collect()
 }

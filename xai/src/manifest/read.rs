@@ -20,6 +20,7 @@ pub struct Read {
     /// What the files say.
     pub manifest: Manifest,
     origins: Vec<Origin>,
+    settings: Option<Origin>,
 }
 
 /// Where an object stands.
@@ -68,6 +69,23 @@ impl Read {
         }
         let file: File = serde_saphyr::from_str(text).map_err(|error| refusal_of(shown, &error))?;
         let mut places = places(text);
+        if let Some(settings) = &file.settings {
+            let places = places
+                .remove("settings")
+                .and_then(|all| all.into_iter().next());
+            let places = places.unwrap_or_default();
+            if let Some(first) = &self.settings {
+                let what = format!("the settings are in {} too; say them once", first.file);
+                return Err(refusal(shown, &places, "", &what));
+            }
+            let settings = entry::settings(settings)
+                .map_err(|(field, what)| refusal(shown, &places, field, &what))?;
+            self.manifest.settings = Some(settings);
+            self.settings = Some(Origin {
+                file: shown.to_owned(),
+                places,
+            });
+        }
         let mut add = |list: &str, objects: Vec<Result<Kind, WrongField>>| {
             let mut places = places.remove(list).unwrap_or_default().into_iter();
             for object in objects {
@@ -114,6 +132,9 @@ impl Read {
         let sentences: Vec<String> = violations
             .iter()
             .filter_map(|(field, what)| {
+                if let (Some(origin), Some(field)) = (&self.settings, in_settings(field)) {
+                    return Some(sentence(&origin.file, &origin.places, field, what));
+                }
                 let rest = field.strip_prefix("objects[")?;
                 let (index, field) = rest.split_once(']')?;
                 let origin = self.origins.get(index.parse::<usize>().ok()?)?;
@@ -122,6 +143,15 @@ impl Read {
             })
             .collect();
         (!sentences.is_empty()).then(|| Failure::usage(sentences.join("\n")))
+    }
+}
+
+/// The name of a setting of the API in files.
+pub fn in_settings(field: &str) -> Option<&'static str> {
+    match field {
+        "max_stale_seconds" => Some("max_stale"),
+        "audit_keep_seconds" => Some("audit_keep"),
+        _ => None,
     }
 }
 

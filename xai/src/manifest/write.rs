@@ -5,10 +5,14 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use proxyxai_core::route::provider;
 use proxyxai_proto::{
-    admin::v1::{Manifest, ManifestPriceTable, ManifestUpstreamKey, manifest_object::Kind},
+    admin::v1::{
+        Manifest, ManifestPriceTable, ManifestUpstreamKey, Settings, manifest_object::Kind,
+    },
     config::v1::{ProviderKind, SwitchOver},
 };
 use serde_json::Value;
+
+use crate::settings::value::Span;
 
 /// Says to editors where the schema is.
 const HEAD: &str = "# yaml-language-server: $schema=manifest.schema.json
@@ -20,6 +24,9 @@ const SECRET: &str = "    # Its secret stays as it is. For another one: secret_f
 /// The file.
 pub fn yaml(manifest: &Manifest) -> String {
     let mut out = HEAD.to_owned();
+    if let Some(settings) = &manifest.settings {
+        out.push_str(&of_deployment(settings));
+    }
     let mut list = "";
     for object in &manifest.objects {
         let Some(kind) = &object.kind else { continue };
@@ -43,6 +50,21 @@ pub fn yaml(manifest: &Manifest) -> String {
         }
     }
     out
+}
+
+/// The settings of the deployment.
+fn of_deployment(settings: &Settings) -> String {
+    let fields = [
+        ("max_stale", settings.max_stale_seconds),
+        ("audit_keep", settings.audit_keep_seconds),
+    ];
+    let set = fields.iter().filter(|(_, seconds)| *seconds != 0);
+    let lines = set.map(|(name, seconds)| format!("  {name}: {}\n", Span::seconds(*seconds)));
+    let lines: String = lines.collect();
+    if lines.is_empty() {
+        return "settings: {}\n".to_owned();
+    }
+    format!("settings:\n{lines}")
 }
 
 /// The value of a field; the default of each is not written.

@@ -73,8 +73,8 @@ macro_rules! settings {
             drain_delay: Delay = Delay::default(), "TIME";
             /// Time that requests in flight get to end when the process stops.
             drain: Span = Span::seconds(30), "TIME";
-            /// How old a node's configuration may become before it refuses requests, where the control plane says nothing.
-            max_stale: Span = Span::days(3), "TIME";
+            /// How old a node's configuration may become before it refuses requests; where the deployment says less (`xai settings show`), that.
+            max_stale: Span = Span::days(365), "TIME";
             /// Most virtual keys that a node holds all of; with more, it looks keys and accounts up when they are used.
             preload_max: u64 = 1_000_000, "NUMBER";
             /// How many keys a node remembers of those that it looked up.
@@ -97,7 +97,7 @@ macro_rules! settings {
         settings! { $environment [$($more)*] $($rows)*
             /// Names and addresses in the certificate of the gRPC port, for clients that check names instead of pinning the authority.
             grpc_names: Names = Names::default(), "NAMES";
-            /// How long records of the audit trail are kept; older ones are pruned.
+            /// How long records of the audit trail are kept, where the deployment says nothing (`xai settings show`); older ones are pruned.
             audit_keep: Span = Span::days(365), "TIME";
         }
     };

@@ -151,6 +151,7 @@ async fn a_stream_names_the_node_of_its_certificate_until_that_is_removed() {
         certificates.push(identity);
     }
     let (a, b) = (&certificates[0], &certificates[1]);
+    let listed = home.json("nodes").await;
     let greeted = says(&gateway, &token, a, "node-a").await.unwrap();
     assert!(matches!(
         greeted,
@@ -158,13 +159,15 @@ async fn a_stream_names_the_node_of_its_certificate_until_that_is_removed() {
     ));
     let other = says(&gateway, &token, a, "node-b").await;
     assert_eq!(other.err(), Some(tonic::Code::PermissionDenied));
-    // Nor does a node report in the name of another one that joined; what never joined may be an earlier self.
+    let itself = listed["nodes"][0]["id"].as_str().unwrap();
+    // Nor does a node report in the name of another one that joined, or that has a stream; what has neither may be an earlier self.
     let denied = Some(tonic::Code::PermissionDenied);
     for (certificate, of, refused) in [
         (a, "node-a", None),
         (a, "node-b", denied),
         (b, "node-a", denied),
         (b, "node-b", None),
+        (b, itself, denied),
         (b, "node-before", None),
     ] {
         let said = reports(&gateway, &token, certificate, of).await;

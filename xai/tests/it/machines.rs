@@ -181,14 +181,23 @@ impl Site {
 
     /// Starts a node of these control planes.
     pub(crate) async fn node(&self, name: &str, control_planes: &str, token: &str) -> Machine {
+        let machine = self.node_at_once(name, control_planes, token).await;
+        machine.ready().await;
+        machine
+    }
+
+    /// Starts a node that may have nothing to serve yet.
+    pub(crate) async fn node_at_once(
+        &self,
+        name: &str,
+        control_planes: &str,
+        token: &str,
+    ) -> Machine {
         let variables = [
             ("XAI_CONTROL_PLANES", control_planes),
             ("XAI_JOIN_TOKEN", token),
         ];
-        let program = "xai-data-plane";
-        let machine = self.start(name, program, &variables).await;
-        machine.ready().await;
-        machine
+        self.start(name, "xai-data-plane", &variables).await
     }
 
     /// What becomes of a program that does not start.

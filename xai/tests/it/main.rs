@@ -9,6 +9,7 @@
 
 mod answers;
 mod apart;
+mod bare;
 mod bill;
 mod chaos;
 mod commands;
@@ -30,5 +31,7 @@ mod refusals;
 mod restore;
 mod set_aside;
 mod settings;
+#[cfg(feature = "etcd")]
+mod staged;
 mod structure;
 mod turmoil;

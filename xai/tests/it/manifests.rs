@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 use proxyxai_proto::{
     admin::v1::{
         Manifest, ManifestAccount, ManifestKey, ManifestObject, ManifestPriceTable,
-        ManifestProvider, ManifestRoute, ManifestUpstreamKey, manifest_object::Kind,
+        ManifestProvider, ManifestRoute, ManifestUpstreamKey, Settings, manifest_object::Kind,
     },
     config::v1::RouteLevel,
 };
@@ -131,6 +131,17 @@ fn a_file_that_cannot_be_used_is_refused_with_line_and_column() {
         "line 3, column 17",
         "cannot be read",
     );
+    check(
+        "settings:\n  max_stale: 5\n",
+        "line 2, column 14",
+        "max_stale: a time is a number and a unit",
+    );
+    check(
+        "settings:\n  audit_keep: 1500ms\n",
+        "line 2, column 15",
+        "whole seconds",
+    );
+    check("settings:\n  stale: 5d\n", "line 2, column 3", "stale");
     check("accounts: []\n---\naccounts: []\n", "line 3, column 1", "");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
@@ -277,6 +288,22 @@ fn object() -> impl Strategy<Value = ManifestObject> {
         .prop_map(|kind| ManifestObject { kind: Some(kind) })
 }
 
+fn settings() -> impl Strategy<Value = Option<Settings>> {
+    let seconds = || {
+        prop_oneof![
+            Just(0),
+            1..200_000_u64,
+            (1..900_u64).prop_map(|days| days * 86_400)
+        ]
+    };
+    prop::option::of(
+        (seconds(), seconds()).prop_map(|(max_stale_seconds, audit_keep_seconds)| Settings {
+            max_stale_seconds,
+            audit_keep_seconds,
+        }),
+    )
+}
+
 fn list_of(object: &ManifestObject) -> u8 {
     match object.kind.as_ref().unwrap() {
         Kind::Account(_) => 0,
@@ -291,9 +318,9 @@ fn list_of(object: &ManifestObject) -> u8 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
     #[test]
-    fn what_is_written_is_read_as_it_was(mut objects in vec(object(), 0..8)) {
+    fn what_is_written_is_read_as_it_was(mut objects in vec(object(), 0..8), settings in settings()) {
         objects.sort_by_key(list_of);
-        let manifest = Manifest { objects };
+        let manifest = Manifest { objects, settings };
         let text = yaml(&manifest);
         prop_assert_eq!(read(&text), Ok(manifest), "{}", text);
     }

@@ -1,6 +1,8 @@
 //! A whole gateway over simulated sockets: control plane, node, provider and client are hosts of one simulated network, on one thread
 //! and in simulated time. The same seed gives the same run, to the millisecond.
 
+mod settings;
+
 use std::{
     cell::RefCell,
     io,
@@ -37,8 +39,8 @@ use proxyxai_data_plane::{
 };
 use proxyxai_proto::{
     admin::v1::{
-        CreateKeyRequest, CreateProviderRequest, CreateUpstreamKeyRequest, ManagedBy,
-        QueryUsageRequest, UsageRow,
+        CreateKeyRequest, CreateKeyResponse, CreateProviderRequest, CreateUpstreamKeyRequest,
+        ManagedBy, QueryUsageRequest, UsageRow,
     },
     config::v1::ProviderKind,
 };
@@ -94,13 +96,7 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 fn run(seed: u64) -> Outcome {
-    let mut sim = ::turmoil::Builder::new()
-        .rng_seed(seed)
-        .simulation_duration(Duration::from_secs(120))
-        .tick_duration(Duration::from_millis(1))
-        .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(Duration::from_millis(20))
-        .build();
+    let mut sim = simulation(seed, Duration::from_secs(120));
     let (node_credential, outcome) = (Arc::new(OnceLock::new()), Rc::new(RefCell::new(None)));
     let provider = Simulator::new();
     let shared = Arc::clone(&node_credential);
@@ -128,8 +124,38 @@ fn run(seed: u64) -> Outcome {
     outcome.unwrap()
 }
 
-/// Sets a gateway up as an administrator does, and uses it as a client does.
+/// A network whose run takes at most so long.
+fn simulation(seed: u64, longest: Duration) -> ::turmoil::Sim<'static> {
+    ::turmoil::Builder::new()
+        .rng_seed(seed)
+        .simulation_duration(longest)
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(20))
+        .build()
+}
+
+/// Uses a gateway as a client does.
 async fn client(provider: &Simulator) -> (u16, Bytes, UsageRow) {
+    let (api, key) = furnished().await;
+    // Whichever of the two keys has its turn first meets an error once.
+    provider.script("*", [Fault::status(500)]);
+    let (status, body) = until_served(&key.secret).await;
+    loop {
+        let query = QueryUsageRequest {
+            key_id: key.key.clone().unwrap().id,
+            ..QueryUsageRequest::default()
+        };
+        let rows = api.usage().query_usage(query).await.unwrap().into_inner();
+        match rows.rows.into_iter().next() {
+            Some(row) if row.attempts >= 2 => return (status, body, row),
+            Some(_) | None => sleep(TICK).await,
+        }
+    }
+}
+
+/// Sets a gateway up as an administrator does: its API, and a virtual key.
+async fn furnished() -> (Api, CreateKeyResponse) {
     let place = "the simulated control plane".to_owned();
     let api = Api::new(channel(), &ADMIN.into(), place).unwrap();
     let wanted = CreateProviderRequest {
@@ -165,23 +191,15 @@ async fn client(provider: &Simulator) -> (u16, Bytes, UsageRow) {
         ..CreateKeyRequest::default()
     };
     let key = api.keys().create_key(wanted).await.unwrap().into_inner();
-    // Whichever of the two keys has its turn first meets an error once.
-    provider.script("*", [Fault::status(500)]);
-    let (status, body) = loop {
-        match ask(&key.secret).await {
-            Ok((200, body)) => break (200, body),
-            Ok(_) | Err(_) => sleep(TICK).await,
-        }
-    };
+    (api, key)
+}
+
+/// Asks until there is an answer.
+async fn until_served(key: &str) -> (u16, Bytes) {
     loop {
-        let query = QueryUsageRequest {
-            key_id: key.key.clone().unwrap().id,
-            ..QueryUsageRequest::default()
-        };
-        let rows = api.usage().query_usage(query).await.unwrap().into_inner();
-        match rows.rows.into_iter().next() {
-            Some(row) if row.attempts >= 2 => return (status, body, row),
-            Some(_) | None => sleep(TICK).await,
+        match ask(key).await {
+            Ok((200, body)) => return (200, body),
+            Ok(_) | Err(_) => sleep(TICK).await,
         }
     }
 }

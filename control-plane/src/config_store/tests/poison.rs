@@ -309,7 +309,7 @@ fn law_10_what_does_not_fit_is_withheld_by_name_also_after_a_restart() {
             assert!(
                 state.withheld.contains_key(&key),
                 "{what} is not named: {:?}",
-                state.withheld.keys()
+                state.withheld
             );
             expected.push(key);
         }

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 
 use etcd_client::Error;
+use proxyxai_core::causes::with_causes;
 use tonic::{Code, Status};
 
 use super::rows::ANSWER_BYTES;
@@ -107,16 +108,8 @@ pub(super) fn judge(error: &Error) -> Sent {
 }
 
 fn never_connected(status: &Status) -> bool {
-    causes(status).any(|cause| cause.is::<tonic::ConnectError>())
-}
-
-fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    let mut next = status.source();
-    std::iter::from_fn(move || {
-        let cause = next?;
-        next = cause.source();
-        Some(cause)
-    })
+    let mut causes = std::iter::successors(status.source(), |cause| (**cause).source());
+    causes.any(|cause| cause.is::<tonic::ConnectError>())
 }
 
 /// The words of an error and of what caused it.
@@ -124,13 +117,7 @@ pub(super) fn chain(error: &Error) -> String {
     let Error::GRpcStatus(status) = error else {
         return error.to_string();
     };
-    let mut text = status.message().to_owned();
-    for cause in causes(status).map(ToString::to_string) {
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
+    with_causes(status.message().to_owned(), status.source())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod cluster;
 mod mute;
 mod planes;
 mod server;
+mod staged;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,6 +1,6 @@
 //! Compiles virtual keys: into the table, where plain ones are alone, and their terms beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proxyxai_proto::config::v1::{self as proto, resource::Kind};
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Compiler {
-    /// Takes all changed keys away, moves to the new accounts, and puts those that are left of them.
+    /// Takes all changed keys away, sees that no key is left of an account that is gone, and puts those that are left of the changed ones.
     pub(super) fn step_keys(
         &mut self,
         next: &mut Snapshot,
@@ -41,11 +41,20 @@ impl Compiler {
                 next.terms.remove(&digest);
             }
         }
-        if !std::ptr::eq(&*next.accounts, old_accounts)
-            && let Err(orphans) = next.keys.rebase(old_accounts, &next.accounts)
-        {
-            let fault = |(id, account)| (id, format!("its account `{account}` does not exist"));
-            self.reject_keys(orphans.into_iter().map(fault));
+        let gone = changes
+            .iter()
+            .filter_map(Change::name)
+            .filter(|name| {
+                name.kind == ResourceKind::Account && next.accounts.get(&name.id).is_none()
+            })
+            .filter_map(|name| old_accounts.get(&name.id));
+        let in_use: BTreeSet<AccountIndex> = gone.filter(|at| next.keys.owned(*at) > 0).collect();
+        if !in_use.is_empty() {
+            let orphans = next.keys.of_accounts(&in_use).map(|(_, record, _)| {
+                let account = old_accounts.id(record.account);
+                (record.id, format!("its account `{account}` does not exist"))
+            });
+            self.reject_keys(orphans);
             return;
         }
         for resource in changed.into_values().flatten() {

@@ -3,15 +3,16 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    AccountIndex, AccountTree, Digest, IdShard, KeyDigest, KeyId, KeyRecord, KeyTable, Parts, Row,
-    Shard, Slots, shard::SHARDS,
+    AccountIndex, Digest, IdShard, KeyDigest, KeyId, KeyRecord, KeyTable, Paged, Parts, Row, Shard,
+    shard::SHARDS,
 };
+use crate::account::tree::AccountTree;
 
 /// Gathers keys, whose accounts are known by id only.
 pub struct KeyTableBuilder {
     accounts: Vec<Arc<str>>,
     numbers: HashMap<Arc<str>, AccountIndex>,
-    buckets: Vec<Vec<(KeyDigest, Row)>>,
+    buckets: Vec<Vec<Row>>,
 }
 
 impl Default for KeyTableBuilder {
@@ -37,20 +38,15 @@ impl KeyTableBuilder {
         number
     }
 
-    /// Room for so many keys, evenly spread.
+    /// Room for so many keys, evenly spread; for a few none is made.
     pub fn reserve(&mut self, keys: usize) {
-        let each = keys.div_ceil(SHARDS);
-        // Few shards have more than a quarter above the mean.
-        let each = each.saturating_add(each / 4);
-        self.buckets
-            .iter_mut()
-            .for_each(|bucket| bucket.reserve_exact(each));
+        make_room(&mut self.buckets, keys);
     }
 
     /// Adds a key; the account in its record is a number of [`Self::account`].
     pub fn push(&mut self, digest: KeyDigest, record: KeyRecord, hash: Digest) {
         if let Some(bucket) = self.buckets.get_mut(Shard::number(&digest)) {
-            bucket.push((digest, Row { hash, record }));
+            bucket.push(Row::new(digest, record, hash));
         }
     }
 
@@ -62,49 +58,59 @@ impl KeyTableBuilder {
         let known: Vec<Option<AccountIndex>> =
             self.accounts.iter().map(|id| accounts.get(id)).collect();
         let (mut faults, mut len, mut sum) = (Vec::new(), 0_usize, Digest::default());
+        let mut owned = Paged::<u32>::default();
         let mut ids: Vec<Vec<u32>> = std::iter::repeat_with(Vec::new).take(SHARDS).collect();
-        let each = self.buckets.iter().map(Vec::len).sum::<usize>() / SHARDS;
-        ids.iter_mut().for_each(|bucket| bucket.reserve(each));
-        let shards = Parts::of(
-            self.buckets
-                .into_iter()
-                .enumerate()
-                .map(|(number, mut bucket)| {
-                    for (_, row) in &mut bucket {
-                        let given = usize::try_from(row.record.account.0).unwrap_or(usize::MAX);
-                        match known.get(given).copied().flatten() {
-                            Some(account) => row.record.account = account,
-                            None => {
-                                let id = self.accounts.get(given).map_or("", AsRef::as_ref);
-                                let reason = format!("its account `{id}` does not exist");
-                                faults.push((row.record.id, reason));
-                            }
-                        }
-                        if let Some(ids) = ids.get_mut(IdShard::number(&row.record.id)) {
-                            ids.push(IdShard::entry(&row.record.id, number));
-                        }
-                        sum.add(row.hash);
+        let all = self.buckets.iter().map(Vec::len).sum();
+        make_room(&mut ids, all);
+        let buckets = self.buckets.into_iter().enumerate();
+        let shards = Parts::of(buckets.map(|(number, mut bucket)| {
+            for row in &mut bucket {
+                let given = usize::try_from(row.account().0).unwrap_or(usize::MAX);
+                match known.get(given).copied().flatten() {
+                    Some(account) => {
+                        row.move_to(account);
+                        owned.set(account, owned.get(account).saturating_add(1));
                     }
-                    bucket.sort_unstable_by_key(|(digest, _)| *digest);
-                    let twins = bucket.array_windows().filter(|[(a, _), (b, _)]| a == b);
-                    faults.extend(
-                        twins.map(|[_, (_, row)]| (row.record.id, DIGEST_TAKEN.to_owned())),
-                    );
-                    len = len.saturating_add(bucket.len());
-                    Shard::of(&bucket)
-                }),
-        );
+                    None => {
+                        let id = self.accounts.get(given).map_or("", AsRef::as_ref);
+                        let reason = format!("its account `{id}` does not exist");
+                        faults.push((*row.id(), reason));
+                    }
+                }
+                if let Some(ids) = ids.get_mut(IdShard::number(row.id())) {
+                    ids.push(IdShard::entry(row.id(), number));
+                }
+                sum.add(row.hash());
+            }
+            bucket.sort_unstable_by_key(|row| *row.digest());
+            let twins = bucket.array_windows();
+            let twins = twins.filter(|[a, b]| a.digest() == b.digest());
+            faults.extend(twins.map(|[_, row]| (*row.id(), DIGEST_TAKEN.to_owned())));
+            len = len.saturating_add(bucket.len());
+            (!bucket.is_empty()).then(|| Shard::of(&bucket))
+        }));
+        let some = |ids: Vec<u32>| (!ids.is_empty()).then(|| IdShard::of(ids));
+        let ids = ids.into_iter().map(some);
         if !faults.is_empty() {
             return Err(faults);
         }
         Ok(KeyTable {
             shards,
-            ids: Parts::of(ids.into_iter().map(IdShard::of)),
-            accounts: Arc::new(Slots::of(accounts)),
+            ids: Parts::of(ids),
+            owned,
             len,
             sum,
         })
     }
+}
+
+/// Room for so many things, evenly spread over the parts. What is made of a part is smaller than that room, so that allocators do not put
+/// it between what is about to be freed.
+fn make_room<T>(parts: &mut [Vec<T>], things: usize) {
+    let each = things / SHARDS;
+    // Few parts have more than a quarter above the mean.
+    let each = each.saturating_add(each / 4);
+    parts.iter_mut().for_each(|part| part.reserve_exact(each));
 }
 
 /// What is wrong with a key that shares its digest.

@@ -32,15 +32,19 @@ impl<T: Default> Default for Parts<T> {
     }
 }
 
-impl<T> Parts<T> {
-    /// Takes [`SHARDS`] parts; further ones are left out.
-    pub(super) fn of(parts: impl Iterator<Item = T>) -> Self {
-        let parts: Vec<Arc<T>> = parts.take(SHARDS).map(Arc::new).collect();
+impl<T: Default> Parts<T> {
+    /// Takes [`SHARDS`] parts; further ones are left out, and empty ones, which are `None`, are one and the same.
+    pub(super) fn of(parts: impl Iterator<Item = Option<T>>) -> Self {
+        let empty: Arc<T> = Arc::default();
+        let part = |part: Option<T>| part.map_or_else(|| Arc::clone(&empty), Arc::new);
+        let parts: Vec<Arc<T>> = parts.take(SHARDS).map(part).collect();
         Self {
             groups: parts.chunks(FANOUT).map(Group::from).collect(),
         }
     }
+}
 
+impl<T> Parts<T> {
     pub(super) fn get(&self, number: usize) -> Option<&T> {
         let group = self.groups.get(number / FANOUT)?;
         group.get(number % FANOUT).map(Arc::as_ref)

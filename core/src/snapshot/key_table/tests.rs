@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proxyxai_proto::config::v1::Account;
 
 use super::*;
+use crate::account::tree::AccountTree;
 
 fn tree(ids: &[&str]) -> AccountTree {
     let accounts: Vec<Account> = ids
@@ -99,36 +100,25 @@ proptest! {
     }
 
     #[test]
-    fn accounts_come_and_go_without_a_change_of_rows(
-        trees in prop::collection::vec(prop::collection::btree_set(0_u16..12, 0..12), 1..8),
-        keys in prop::collection::vec((0_u16..100, 0_u16..12), 0..20),
+    fn the_keys_of_each_account_are_counted(
+        steps in prop::collection::vec((0_u16..60, 0_u32..5, any::<bool>()), 0..80),
     ) {
-        let mut accounts = tree(&["root"]);
-        let mut table = KeyTable::of(&accounts);
-        let mut model: BTreeMap<u16, String> = BTreeMap::new();
-        for names in trees {
-            let ids: Vec<String> = names.iter().map(|name| format!("acc{name}")).chain(["root".to_owned()]).collect();
-            let next = tree(&ids.iter().map(String::as_str).collect::<Vec<_>>());
-            let fits = model.values().all(|account| next.get(account).is_some());
-            let moved = table.rebase(&accounts, &next);
-            prop_assert_eq!(moved.is_ok(), fits);
-            if let Err(orphans) = moved {
-                let expected = model.values().filter(|account| next.get(account).is_none()).count();
-                prop_assert_eq!(orphans.len(), expected);
-                continue;
-            }
-            accounts = next;
-            for (number, account) in &keys {
-                let account = format!("acc{account}");
-                if let Some(index) = accounts.get(&account)
-                    && table.insert(digest(*number, false), record(*number, index.0), hash(*number)).is_ok()
-                {
-                    model.insert(*number, account);
+        let mut table = KeyTable::default();
+        let mut model: BTreeMap<u16, u32> = BTreeMap::new();
+        for (number, account, put) in steps {
+            if put {
+                if table.insert(digest(number, false), record(number, account), hash(number)).is_ok() {
+                    model.insert(number, account);
                 }
+            } else {
+                table.remove(&id(number));
+                model.remove(&number);
             }
-            for (number, account) in &model {
-                let found = table.get(&digest(*number, false)).unwrap();
-                prop_assert_eq!(accounts.id(found.account), account);
+            for account in 0..5 {
+                let expected = model.values().filter(|owner| **owner == account).count();
+                let wanted = BTreeSet::from([AccountIndex(account)]);
+                prop_assert_eq!(usize::try_from(table.owned(AccountIndex(account))).unwrap(), expected);
+                prop_assert_eq!(table.of_accounts(&wanted).count(), expected);
             }
         }
     }

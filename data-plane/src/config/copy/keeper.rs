@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Age, CopyFault, CopyPorts, write, write_age};
+use super::{Age, CopyFault, CopyPorts, leftovers, write, write_age};
 use crate::{
     config::{ConfigHandle, held::Holding},
     keys::{KeyResolver, Remembered},
@@ -50,6 +50,8 @@ impl Keeper {
         minute.set_missed_tick_behavior(MissedTickBehavior::Delay);
         minute.tick().await;
         let mut schedules = self.orders.schedules();
+        // Reading a copy, receiving a content and writing a copy each leave something.
+        let mut tidy: Option<Instant> = Instant::now().checked_add(leftovers::AFTER);
         // When the next copy is written, if something changed, and how soon one may be.
         let (mut due, mut not_before): (Option<Instant>, Instant) = (None, Instant::now());
         let soon = |not_before: Instant| {
@@ -62,15 +64,22 @@ impl Keeper {
                 biased;
                 () = shutdown.cancelled() => break,
                 changed = self.holding.changed() => match changed {
-                    Ok(()) if due.is_none() => due = soon(not_before),
-                    Ok(()) => {}
+                    Ok(()) => {
+                        due = due.or_else(|| soon(not_before));
+                        tidy = tidy.or_else(|| Instant::now().checked_add(leftovers::AFTER));
+                    }
                     Err(_) => break,
                 },
+                () = sleep_until(tidy.unwrap_or_else(Instant::now)), if tidy.is_some() => {
+                    leftovers::give_back();
+                    tidy = None;
+                }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     let written = self.save().await;
                     let pause = Duration::from_secs(written.unwrap_or(0) / RATE).max(PAUSE);
                     not_before = Instant::now().checked_add(pause).unwrap_or_else(Instant::now);
                     due = if written.is_some() { None } else { Some(not_before) };
+                    tidy = Instant::now().checked_add(leftovers::AFTER);
                 }
                 // It is to outlive the node, and is seldom changed.
                 Ok(()) = schedules.changed() => self.save_age().await,

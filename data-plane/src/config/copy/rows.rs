@@ -7,10 +7,12 @@ use proxyxai_core::{
     snapshot::{Digest, KeyId, KeyRecord, KeyTableBuilder, Snapshot},
 };
 
-use super::CopyFault;
+use super::{CopyFault, pieces::PieceWriter};
 
 /// Bytes of a row.
-pub(super) const ROW: usize = 68;
+const ROW: usize = 68;
+/// Rows in a piece: about a MiB.
+const EACH: usize = 15_000;
 const DISABLED: u32 = 1;
 
 /// How many rows there will be.
@@ -18,21 +20,12 @@ pub(super) fn count(snapshot: &Snapshot) -> u64 {
     u64::try_from(in_table_alone(snapshot).count()).unwrap_or(u64::MAX)
 }
 
-/// How many bytes they take.
-pub(super) fn bytes(snapshot: &Snapshot) -> usize {
-    snapshot.keys.len().saturating_mul(ROW)
-}
-
-/// The accounts that rows name by number.
+/// The accounts that rows name by number; an empty id for a number that no account has.
 pub(super) fn accounts(snapshot: &Snapshot) -> Vec<String> {
     if snapshot.keys.is_empty() {
         return Vec::new();
     }
-    let accounts = &snapshot.accounts;
-    accounts
-        .all()
-        .map(|at| accounts.id(at).to_owned())
-        .collect()
+    snapshot.accounts.ids().map(str::to_owned).collect()
 }
 
 /// Keys that are part of a content too bear no hash, and are no rows.
@@ -43,34 +36,64 @@ fn in_table_alone(
     rows.filter(|(_, _, hash)| *hash != Digest::default())
 }
 
-pub(super) fn encode(snapshot: &Snapshot, out: &mut Vec<u8>) {
+pub(super) fn encode(snapshot: &Snapshot, file: &mut PieceWriter<'_>) -> Result<(), CopyFault> {
+    let mut gathered = 0_usize;
     for (digest, record, hash) in in_table_alone(snapshot) {
         let flags = if record.disabled { DISABLED } else { 0 };
+        let out = file.plain();
         out.extend_from_slice(&digest.0);
         out.extend_from_slice(&hash.0);
         out.extend_from_slice(record.id.as_bytes());
         out.extend_from_slice(&record.account.0.to_le_bytes());
         out.extend_from_slice(&flags.to_le_bytes());
+        gathered = gathered.saturating_add(1);
+        if gathered == EACH {
+            file.end_piece()?;
+            gathered = 0;
+        }
     }
-}
-
-pub(super) fn decode(
-    bytes: &[u8],
-    count: u64,
-    accounts: &[String],
-    keys: &mut KeyTableBuilder,
-) -> Result<(), CopyFault> {
-    let (rows, rest) = bytes.as_chunks::<ROW>();
-    if !rest.is_empty() || u64::try_from(rows.len()).ok() != Some(count) {
-        return Err(CopyFault::Content("the number of its keys"));
-    }
-    let numbers: Vec<AccountIndex> = accounts.iter().map(|id| keys.account(id)).collect();
-    keys.reserve(rows.len());
-    for row in rows {
-        let (digest, record, hash) = read(row, &numbers).ok_or(CopyFault::Content("a key"))?;
-        keys.push(digest, record, hash);
+    if gathered > 0 {
+        file.end_piece()?;
     }
     Ok(())
+}
+
+/// Takes rows piece by piece.
+pub(super) struct Rows<'a> {
+    left: u64,
+    accounts: Vec<AccountIndex>,
+    keys: &'a mut KeyTableBuilder,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn begin(count: u64, accounts: &[String], keys: &'a mut KeyTableBuilder) -> Self {
+        keys.reserve(usize::try_from(count).unwrap_or(0));
+        Self {
+            left: count,
+            accounts: accounts.iter().map(|id| keys.account(id)).collect(),
+            keys,
+        }
+    }
+
+    pub(super) fn take(&mut self, piece: &[u8]) -> Result<(), CopyFault> {
+        let (rows, rest) = piece.as_chunks::<ROW>();
+        let taken = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+        let left = self.left.checked_sub(taken).filter(|_| rest.is_empty());
+        self.left = left.ok_or(CopyFault::Content("the number of its keys"))?;
+        for row in rows {
+            let row = read(row, &self.accounts).ok_or(CopyFault::Content("a key"))?;
+            let (digest, record, hash) = row;
+            self.keys.push(digest, record, hash);
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(self) -> Result<(), CopyFault> {
+        match self.left {
+            0 => Ok(()),
+            _ => Err(CopyFault::Content("the number of its keys")),
+        }
+    }
 }
 
 fn read(row: &[u8; ROW], accounts: &[AccountIndex]) -> Option<(KeyDigest, KeyRecord, Digest)> {

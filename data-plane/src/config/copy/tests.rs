@@ -7,7 +7,7 @@ use proxyxai_core::{
 };
 use proxyxai_proto::config::v1::{Account, VirtualKey, resource::Kind};
 
-use super::*;
+use super::{pieces::MAGIC, *};
 use crate::{config::sample, report::MemoryDisk};
 
 const SECRET: &[u8] = b"sk-upstream-secret-of-the-test";
@@ -213,6 +213,76 @@ fn no_damage_is_taken_for_a_copy() {
 }
 
 #[test]
+fn law_13_many_keys_are_held_again_and_pieces_are_not_mixed() {
+    let (ports, disk) = ports();
+    let mut incoming = Incoming::default();
+    let resources = sample::resources(&["a"]).into_iter();
+    resources.for_each(|resource| incoming.add(Arc::new(resource)));
+    for number in 0..40_000_u32 {
+        let key = VirtualKey {
+            digest: blake3_like(number).to_vec(),
+            ..sample::virtual_key(&format!("{number:012}"), 0)
+        };
+        incoming.add(Arc::new(sample::resource(Kind::VirtualKey(key))));
+    }
+    let snapshot = Snapshot::assemble(version(), &incoming.rest, incoming.keys).unwrap();
+    let view = View {
+        pepper: Pepper::new(PEPPER),
+        keyed: false,
+    };
+    let digest = snapshot.digest;
+    let many = Holding {
+        pinned: Arc::new(Pinned::build(snapshot, view, &Pinned::empty()).unwrap()),
+        rest: Arc::new(incoming.rest),
+    };
+    let mut files = [[5; 32], [6; 32]].map(|info| {
+        let length = write(&ports, info, &many, remembered(), age(1, 1)).unwrap();
+        let loaded = read(&ports, 1).unwrap().unwrap();
+        assert_eq!(loaded.holding.pinned.snapshot.digest, digest);
+        assert_eq!(loaded.holding.pinned.snapshot.keys.len(), 40_000);
+        let file = disk.read(COPY, 0, usize::MAX).unwrap();
+        assert_eq!(u64::try_from(file.len()).unwrap(), length);
+        pieces_of(&file)
+    });
+    let [first, second] = &mut files;
+    assert_eq!(first.len(), 4, "a head and three pieces of rows");
+    let taken = |file: &[Vec<u8>]| {
+        let prefix = [MAGIC.as_slice(), &FORMAT.to_le_bytes()].concat();
+        disk.remove(COPY).unwrap();
+        disk.append(COPY, &[prefix, file.concat()].concat())
+            .unwrap();
+        read(&ports, 1).is_ok()
+    };
+    assert!(taken(first));
+    std::mem::swap(&mut first[2], &mut second[2]);
+    assert!(!taken(first), "a piece of another copy");
+    std::mem::swap(&mut first[2], &mut second[2]);
+    first.swap(2, 3);
+    assert!(!taken(first), "pieces change places");
+    first.swap(2, 3);
+    assert!(!taken(&first[..3]), "the last piece is missing");
+    let twice = [first.as_slice(), &first[3..]].concat();
+    assert!(!taken(&twice), "the last piece stands twice");
+}
+
+/// Spread like a digest.
+fn blake3_like(number: u32) -> [u8; 16] {
+    let mixed = u128::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835);
+    mixed.rotate_left(64).to_be_bytes()
+}
+
+fn pieces_of(file: &[u8]) -> Vec<Vec<u8>> {
+    let (mut pieces, mut rest) = (Vec::new(), &file[8..]);
+    while let Some((len, _)) = rest.split_first_chunk::<4>() {
+        let len = usize::try_from(u32::from_le_bytes(*len)).unwrap();
+        let len = len.saturating_add(4);
+        pieces.push(rest[..len].to_vec());
+        rest = &rest[len..];
+    }
+    pieces
+}
+
+#[test]
 fn a_foreign_copy_or_one_of_another_format_is_passed_over() {
     let (ports, disk, _) = written(1);
     let foreign = CopyPorts {
@@ -227,13 +297,13 @@ fn a_foreign_copy_or_one_of_another_format_is_passed_over() {
     );
     assert!(load(&foreign, 2_000).is_none());
     let mut copy = disk.read(COPY, 0, usize::MAX).unwrap();
-    for format in [0_u32, 2, u32::MAX] {
+    for format in [0_u32, 1, 3, u32::MAX] {
         copy[4..8].copy_from_slice(&format.to_le_bytes());
         disk.remove(COPY).unwrap();
         disk.append(COPY, &copy).unwrap();
         assert_eq!(
             fault(&ports),
-            format!("it has format {format}, and this program reads 1")
+            format!("it has format {format}, and this program reads 2")
         );
     }
     disk.remove(COPY).unwrap();

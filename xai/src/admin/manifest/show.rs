@@ -8,7 +8,10 @@ use proxyxai_proto::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::manifest::write;
+use crate::{
+    manifest::{read::in_settings, write},
+    settings::value::Span,
+};
 
 /// For programs.
 pub(super) fn json(change: &ObjectChange) -> Value {
@@ -75,6 +78,11 @@ fn object(text: &str) -> Value {
         return Value::Null;
     };
     let renamed = fields.into_iter().map(|(name, value)| match name.as_str() {
+        setting if in_settings(setting).is_some() => {
+            let span = value.as_u64().map(|it| Span::seconds(it).to_string());
+            let name = in_settings(setting).unwrap_or_default();
+            (name.to_owned(), Value::from(span))
+        }
         "expires_unix_ms" => {
             let at = value.as_i64().map(write::time);
             ("expires".to_owned(), Value::from(at))

@@ -175,7 +175,10 @@ impl Sim {
         loop {
             let wait = match self.stream(channel.clone()).await {
                 Ok(after) => after,
-                Err(_) => self.backoff.next_wait(),
+                Err(refused) => {
+                    let asked = self.backoff.asked(&refused);
+                    asked.unwrap_or_else(|| self.backoff.next_wait())
+                }
             };
             sleep(wait).await;
         }
@@ -231,6 +234,8 @@ impl Sim {
                         self.saw(What::Home);
                     }
                 }
+                // The version that they came with is acknowledged.
+                Some(Message::NodeSettings(_)) => continue,
                 Some(Message::Drain(drain)) => {
                     let after = Duration::from_millis(drain.reconnect_after_ms.into());
                     return Ok(after.max(Duration::from_millis(100)));

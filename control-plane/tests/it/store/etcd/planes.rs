@@ -16,7 +16,7 @@ use crate::{
     node::{Node, fresh},
 };
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let mut world = World::new();
     world.settings.shared_store = true;
     world.settings.bookmark_interval = Duration::from_millis(500);
@@ -24,7 +24,7 @@ fn world() -> World {
 }
 
 /// A control plane that keeps the tick, as the program does, and trusts a watch for as long.
-async fn start(world: &World, cluster: &Cluster) -> Plane {
+pub(super) async fn start(world: &World, cluster: &Cluster) -> Plane {
     let store = connect(EtcdSettings {
         freshness: tick::INTERVAL * 3,
         ..cluster.settings("planes")

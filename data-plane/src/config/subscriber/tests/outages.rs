@@ -78,6 +78,26 @@ async fn a_replica_that_is_behind_is_left_without_going_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_comes_back_when_it_was_asked_to_and_where() {
+    let (_plane, lines, mut streams) = two().await;
+    lines[0].cut();
+    let (mut stream, _) = accept(&mut streams[1]).await;
+    for wait in [20_000_u64, 7] {
+        let mut busy = Status::unavailable("too many nodes come at once");
+        let asked = wait.to_string().parse().unwrap();
+        busy.metadata_mut().insert("grpc-retry-pushback-ms", asked);
+        let (refused, wait) = (Instant::now(), Duration::from_millis(wait));
+        stream.to_node.send(Err(busy)).await.unwrap();
+        let (again, _) = accept(&mut streams[1]).await;
+        let waited = refused.elapsed();
+        // The timer counts whole milliseconds.
+        let latest = wait + wait / 10 + Duration::from_millis(2);
+        assert!(waited >= wait && waited <= latest, "{waited:?} of {wait:?}");
+        stream = again;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drained_node_finishes_and_comes_back_elsewhere() {
     let lines = [Line::default(), Line::default()];
     let mut streams = [&lines[0], &lines[1]].map(|line| config_plane(line).0);
@@ -176,6 +196,44 @@ async fn the_control_plane_says_how_old_a_configuration_may_become_and_a_bookmar
     assert_eq!(plane.config.age(), Some(Duration::ZERO));
     let holding = plane.holding.borrow().clone().unwrap();
     assert_eq!(holding.pinned.snapshot.version.revision, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_changes_on_an_open_stream_is_in_force_with_the_version_it_came_with() {
+    let mut plane = start();
+    let (mut stream, _) = plane.accept().await;
+    stream
+        .greet_with(3, |hello| hello.max_stale_seconds = 600)
+        .await;
+    let resources = sample::resources(&["a"]);
+    stream.snapshot(3, &resources).await;
+    stream.acked(3).await;
+    assert_eq!(plane.config.max_stale(), Duration::from_secs(600));
+    let settings = proto::NodeSettings {
+        max_stale_seconds: 60,
+    };
+    stream.say(Message::NodeSettings(settings)).await;
+    // Nothing else changed, so the content stays.
+    let step = proto::Delta {
+        from: version(3),
+        to: version(4),
+        digest: content(&resources).digest().0.to_vec(),
+        ..proto::Delta::default()
+    };
+    stream.say(Message::Delta(step)).await;
+    stream.acked(4).await;
+    assert_eq!(plane.config.max_stale(), Duration::from_secs(60));
+    assert_eq!(
+        plane.config.ask(Freshness::named_limit),
+        Some(Duration::from_secs(60)),
+        "as it goes into the disk copy"
+    );
+    plane.line.set_down(&mut None, true);
+    plane.line.cut();
+    sleep(Duration::from_secs(59)).await;
+    assert_eq!(plane.config.state(), NodeState::Stale);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(plane.config.state(), NodeState::Expired);
 }
 
 #[tokio::test(start_paused = true)]
