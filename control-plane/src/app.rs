@@ -2,6 +2,7 @@
 
 mod first_key;
 mod house;
+mod join_token;
 mod metrics;
 mod serve;
 
@@ -24,7 +25,7 @@ use crate::{
     admission::Admission,
     audit::Trail,
     auth::{Credentials, ProcessCredential},
-    authority::Authority,
+    authority::{Authority, Kept},
     books::Books,
     bootstrap,
     calls::Calls,
@@ -62,6 +63,8 @@ pub struct Ports {
     pub next_key_encryption_key: Arc<dyn KeySource>,
     /// What administrators show.
     pub admin_credential: SecretString,
+    /// The authority that a new deployment takes up; without one it makes its own.
+    pub authority: Option<Kept>,
 }
 
 /// How a control plane behaves.
@@ -231,6 +234,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         key_encryption_key,
         next_key_encryption_key,
         admin_credential,
+        authority,
     } = ports;
     let measured = Arc::new(Measured::new(store, Arc::clone(&clock)));
     let store: Arc<dyn Store> = Arc::clone(&measured) as _;
@@ -245,6 +249,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         &*clock,
         &deployment.keyring,
         &deployment.id,
+        authority.as_ref(),
     );
     let authority = Arc::new(authority.await?);
     let certificate = authority

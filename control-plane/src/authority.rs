@@ -3,6 +3,8 @@
 //! Invariants: a certificate of a node names exactly one node, may only be shown by clients, and lives for [`NODE_LIFETIME`]; that of
 //! a control plane may only be shown by servers. Nothing of a request for a certificate is taken over but its public key.
 
+mod given_authority;
+
 use std::{fmt, time::Duration};
 
 use proxyxai_core::secret::fingerprint::{CONTROL_PLANE_NAME, Fingerprint};
@@ -91,6 +93,25 @@ impl Authority {
             certificate,
             deployment: deployment.to_owned(),
         })
+    }
+
+    /// Takes up an authority that somebody else made, for a new deployment.
+    ///
+    /// # Errors
+    /// When it cannot sign what nodes and clients then accept: the key is another one's, or the certificate is none of an authority, or
+    /// has run out.
+    pub fn take_up(
+        deployment: &str,
+        given: &Kept,
+        now_unix_ms: i64,
+    ) -> Result<(Self, Kept), AuthorityError> {
+        let authority = Self::open(deployment, given)?;
+        given_authority::check(given, authority.issuer.key(), now_unix_ms)?;
+        let kept = Kept {
+            certificate: given.certificate.clone(),
+            key: given.key.clone(),
+        };
+        Ok((authority, kept))
     }
 
     /// What clients pin.

@@ -11,6 +11,7 @@ use std::{
 
 use moka::sync::Cache;
 use proxyxai_core::{
+    account::network::NetworkList,
     freshness::LONGEST_STALE,
     ports::{Clock, Random, random_bytes},
     trace::{Conventions, Sampling},
@@ -18,6 +19,7 @@ use proxyxai_core::{
 use tokio::task::JoinSet;
 
 use crate::{
+    client_tls::ClientTls,
     config::ConfigHandle,
     keys::{KeyResolver, REMEMBERED},
     made::Made,
@@ -38,6 +40,8 @@ use crate::{
 pub struct Settings {
     /// Threads that serve requests.
     pub cores: usize,
+    /// Whose `X-Forwarded-For` says where a request comes from; nobody's when there are none.
+    pub trusted_proxies: Option<NetworkList>,
     /// Largest body of a request, in bytes.
     pub body_limit: usize,
     /// To connect to a provider, TLS included.
@@ -56,6 +60,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// Requests in flight on one core; more are refused at once.
     pub max_in_flight: usize,
+    /// From being told to stop, and saying so to probes, until no connection is taken any more.
+    pub drain_delay: Duration,
     /// How long requests in flight may take to end when the node stops.
     pub drain: Duration,
     /// How long the node serves without proof that its configuration is the newest; where the deployment says less, that.
@@ -78,6 +84,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             cores: 1,
+            trusted_proxies: None,
             body_limit: 32 << 20,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(300),
@@ -87,6 +94,7 @@ impl Default for Settings {
             keep_alive: Duration::from_secs(75),
             max_connections: 20_000,
             max_in_flight: 10_000,
+            drain_delay: Duration::ZERO,
             drain: Duration::from_secs(30),
             max_stale: LONGEST_STALE,
             preload_max: 1_000_000,
@@ -113,6 +121,7 @@ pub(crate) struct Shared {
     pub(crate) events: EventSender<Settled>,
     pub(crate) dial: DialFactory,
     pub(crate) sink: Arc<Sink>,
+    pub(crate) tls: Option<ClientTls>,
 }
 
 /// One core.
@@ -126,6 +135,8 @@ pub(crate) struct Context {
     pub(crate) made: Made,
     pub(crate) events: EventSender<Settled>,
     pub(crate) dial: Rc<dyn Dial>,
+    /// Clients come over TLS.
+    pub(crate) tls: Option<ClientTls>,
     pub(crate) pool: Pool,
     pub(crate) counters: Arc<CoreCounters>,
     pub(crate) in_flight: Cell<usize>,
@@ -145,6 +156,7 @@ impl Context {
     pub(crate) fn new(shared: Shared, counters: Arc<CoreCounters>) -> Rc<Self> {
         Rc::new(Self {
             dial: (shared.dial)(),
+            tls: shared.tls,
             ids: RequestIds::new(u64::from_le_bytes(random_bytes(&*shared.random))),
             traces: Traces::new(
                 u64::from_le_bytes(random_bytes(&*shared.random)),

@@ -8,6 +8,7 @@ pub mod app;
 mod attempt;
 mod body;
 mod cascade;
+pub mod client_tls;
 pub mod config;
 pub mod context;
 pub mod control_tls;
@@ -16,6 +17,7 @@ mod edge;
 pub mod enroll;
 #[cfg(test)]
 mod fakes;
+mod forwarded;
 mod head;
 mod headers;
 mod identify;

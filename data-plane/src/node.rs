@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::{
+    client_tls::ClientTls,
     config::{
         ConfigHandle, ControlPlanes, CopyPorts, Identity, NodeCredential, NodeState, Subscriber,
         control::NoControlPlane,
@@ -155,6 +156,7 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
         made: Made::new(),
         events,
         dial: ports.dial,
+        tls: None,
     };
     Ok(Node {
         shared,
@@ -216,9 +218,17 @@ impl Node {
         }
     }
 
+    /// Takes connections of clients over TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<ClientTls>) -> Self {
+        self.shared.tls = tls;
+        self
+    }
+
     /// Takes the node apart for running.
     pub fn split(self) -> Parts {
         let stop = Stop {
+            leave: CancellationToken::new(),
             drain: CancellationToken::new(),
             abort: CancellationToken::new(),
         };
@@ -325,12 +335,17 @@ pub struct Handle {
 impl Handle {
     /// Whether clients should be sent here: requests can be served, and no administrator wants them elsewhere.
     pub fn is_ready(&self) -> bool {
-        self.can_serve() && self.schedule() == Schedule::Serve
+        self.can_serve() && self.schedule() == Schedule::Serve && !self.is_leaving()
     }
 
     /// Whether requests can be served.
     pub fn can_serve(&self) -> bool {
         self.shared.config.is_ready() && !self.stop.drain.is_cancelled()
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_leaving(&self) -> bool {
+        self.stop.leave.is_cancelled()
     }
 
     /// What an administrator wants of the node.
@@ -358,6 +373,11 @@ impl Handle {
         self.shared.config.version()
     }
 
+    /// From leaving until no connection is taken any more.
+    pub fn drain_delay(&self) -> Duration {
+        self.shared.settings.drain_delay
+    }
+
     /// How long requests in flight may take when the node stops.
     pub fn drain_time(&self) -> Duration {
         self.shared.settings.drain
@@ -368,8 +388,14 @@ impl Handle {
         Arc::clone(&self.shared.sink) as _
     }
 
+    /// Says to probes that it is leaving, and to clients to come back by another connection; serves as ever.
+    pub fn leave(&self) {
+        self.stop.leave.cancel();
+    }
+
     /// Takes no new request; those in flight go on.
     pub fn drain(&self) {
+        self.stop.leave.cancel();
         self.stop.drain.cancel();
     }
 

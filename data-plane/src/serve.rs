@@ -47,6 +47,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// When one core stops: first new connections, then those in flight.
 #[derive(Clone)]
 pub(crate) struct Stop {
+    /// Connections close after the request that they are at; new ones are still taken.
+    pub(crate) leave: CancellationToken,
     /// No new connection and no new request.
     pub(crate) drain: CancellationToken,
     /// What is in flight ends now.
@@ -67,12 +69,19 @@ pub(crate) async fn serve(cx: Rc<Context>, mut listener: Listener, stop: Stop) {
     cx.spawn(keep_house(Rc::clone(&cx)));
     let mut schedules = cx.orders.schedules();
     schedules.mark_changed();
+    let mut leaving = false;
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.drain.cancelled() => break,
+            () = stop.leave.cancelled(), if !leaving => {
+                leaving = true;
+                cx.winding_down.set(true);
+                cx.timers.wake_all();
+                continue;
+            }
             Ok(()) = schedules.changed() => {
-                cx.winding_down.set(*schedules.borrow_and_update() == Schedule::Drain);
+                cx.winding_down.set(leaving || *schedules.borrow_and_update() == Schedule::Drain);
                 cx.timers.wake_all();
                 continue;
             }
@@ -132,6 +141,9 @@ async fn turn_away(mut io: Io) {
 }
 
 async fn connection(cx: Rc<Context>, io: Io, from: IpAddr, _open: Open) {
+    let Some(io) = secured(&cx, io).await else {
+        return;
+    };
     let visitor = Visitor::new(from, &cx.timers, &cx.settings);
     let service = service_fn(|request| handle(Rc::clone(&cx), Rc::clone(&visitor), request));
     let watched = TokioIo::new(Watched::new(io, Rc::clone(&visitor)));
@@ -160,6 +172,23 @@ async fn connection(cx: Rc<Context>, io: Io, from: IpAddr, _open: Open) {
         }
     })
     .await;
+}
+
+/// The connection as HTTP runs over it; `None` when the client does not speak TLS as it should, or not in time.
+async fn secured(cx: &Context, io: Io) -> Option<Io> {
+    match (&cx.tls, io) {
+        (Some(tls), Io::Tcp(stream)) => {
+            let accepted = timeout(cx.settings.head_timeout, tls.accept(stream)).await;
+            match accepted.unwrap_or_else(|late| Err(late.into())) {
+                Ok(stream) => Some(Io::Client(Box::new(stream))),
+                Err(error) => {
+                    tracing::debug!(%error, "a client's TLS handshake failed");
+                    None
+                }
+            }
+        }
+        (_, io) => Some(io),
+    }
 }
 
 async fn handle(

@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 
 use self::identity::Identity;
 use crate::{
+    client_tls::{self, CertificateFiles},
     environment::Environment,
     failure::Failure,
     logs::{Logs, Part},
@@ -49,6 +50,9 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
     process::run(async {
         let clients = sockets::clients(settings.listen, settings.cores)?;
         let ops = sockets::socket("ops", settings.ops).await?;
+        let certificate =
+            CertificateFiles::read(&settings.tls_certificate_file, &settings.tls_key_file)?;
+        let tls = certificate.as_ref().map(CertificateFiles::tls);
         let clock = Arc::new(SystemClock::start());
         let random = SystemRandomness::open().map_err(|e| Failure::failed(e.to_string()))?;
         let random = Arc::new(random);
@@ -90,7 +94,7 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
         let (shown_identity, clock_of_certificate) =
             (Arc::clone(&renewal.identity), Arc::clone(&clock));
         let built = node::build(settings.node(), member, &data, clock, random)?;
-        let built = built.with_log(logs.control(Part::Node));
+        let built = built.with_log(logs.control(Part::Node)).with_tls(tls);
         let built = request_log::open(built, &settings.request_log)?;
         let address = clients.address();
         let (node, background) = app::start(built, clients)
@@ -112,6 +116,7 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
         let renewal = tokio::spawn(renewal.run(save, stop.clone()));
         let shown = Ops::new(credential, Some(node.handle.clone()), None, loaded.lines)
             .with_traces(traces.as_ref())
+            .with_metrics_from(settings.metrics_from.clone())
             .with_certificate(Box::new(move || {
                 shown_identity.remaining(clock_of_certificate.unix_ms())
             }));
@@ -134,6 +139,7 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
                 biased;
                 () = process::told_to_stop() => {}
                 () = warn_without_configuration(without) => {}
+                () = client_tls::follow(certificate) => {}
             }
             node.drain().await;
         };

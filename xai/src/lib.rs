@@ -3,12 +3,17 @@
 pub mod admin;
 mod archive_file;
 pub mod cli;
+mod client_tls;
 mod control;
 pub mod control_plane;
 pub mod data;
 pub mod data_plane;
 pub mod environment;
 pub mod failure;
+mod first_key;
+mod given_authority;
+mod health;
+mod join_token_file;
 mod keys;
 pub mod logs;
 pub mod manifest;

@@ -26,7 +26,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    settings::Line,
+    settings::{Line, networks::Networks},
     traces::{Counters, Traces},
 };
 
@@ -42,6 +42,8 @@ pub(crate) struct Ops {
     lines: Vec<Line>,
     traces: Option<Arc<Counters>>,
     certificate: Option<Remaining>,
+    /// Who sees metrics without the credential.
+    metrics_from: Networks,
 }
 
 /// Tells how long a certificate is still accepted.
@@ -83,7 +85,7 @@ async fn metrics(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    if !ops.admits(peer, &headers) {
+    if !ops.metrics_from.contain(peer.ip()) && !ops.admits(peer, &headers) {
         return refused();
     }
     let mut text = String::new();
@@ -135,6 +137,15 @@ impl Ops {
             lines,
             traces: None,
             certificate: None,
+            metrics_from: Networks::default(),
+        }
+    }
+
+    /// Shows metrics to these networks without a credential.
+    pub(crate) fn with_metrics_from(self, metrics_from: Networks) -> Self {
+        Self {
+            metrics_from,
+            ..self
         }
     }
 

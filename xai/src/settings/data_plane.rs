@@ -6,7 +6,10 @@ use proxyxai_core::trace::{Conventions, Ratio};
 use proxyxai_data_plane::trace::TraceUpstreams;
 
 use super::{
-    apart, loopback,
+    apart,
+    delay::Delay,
+    loopback,
+    networks::Networks,
     store::Optional,
     trace::Collector,
     value::{Bytes, Folder, InvalidValue, LogFilter, LogFormat, Span},

@@ -9,6 +9,7 @@ macro_rules! settings {
             pub fn node(&self) -> proxyxai_data_plane::context::Settings {
                 proxyxai_data_plane::context::Settings {
                     cores: self.cores.max(1),
+                    trusted_proxies: self.trusted_proxies.list(),
                     body_limit: self.body_limit.0,
                     connect_timeout: self.connect_timeout.0,
                     first_byte_timeout: self.first_byte_timeout.0,
@@ -18,6 +19,7 @@ macro_rules! settings {
                     keep_alive: self.keep_alive.0,
                     max_connections: self.max_connections,
                     max_in_flight: self.max_in_flight,
+                    drain_delay: self.drain_delay.0,
                     drain: self.drain.0,
                     max_stale: self.max_stale.0,
                     preload_max: self.preload_max,
@@ -35,6 +37,11 @@ macro_rules! settings {
                         "`cores`, `max_connections` and `max_in_flight` must be at least 1",
                     ));
                 }
+                if self.tls_certificate_file.text().is_some() != self.tls_key_file.text().is_some() {
+                    return Err($crate::failure::Failure::usage(
+                        "`tls_certificate_file` and `tls_key_file` go together; give both, or neither",
+                    ));
+                }
                 Ok(())
             }
         }
@@ -42,6 +49,8 @@ macro_rules! settings {
         settings! { $environment [$($more)*] $($rows)*
             /// Threads that serve requests, each with its own connections.
             cores: usize = $crate::settings::available_cores(), "NUMBER";
+            /// Networks of load balancers whose `X-Forwarded-For` says where a request comes from, with commas between.
+            trusted_proxies: Networks = Networks::default(), "NETWORKS";
             /// Largest body of a request.
             body_limit: Bytes = Bytes::mebi(32), "SIZE";
             /// Longest time to connect to a provider, TLS included.
@@ -60,6 +69,12 @@ macro_rules! settings {
             max_connections: usize = 20_000, "NUMBER";
             /// Most requests in flight on one core; more are refused at once.
             max_in_flight: usize = 10_000, "NUMBER";
+            /// Certificate (PEM, with its chain) for clients that come over TLS, and read again when it changes; without it they come over plain HTTP.
+            tls_certificate_file: Optional = Optional::none(), "FILE";
+            /// Key (PEM) of that certificate.
+            tls_key_file: Optional = Optional::none(), "FILE";
+            /// Time from being told to stop, with `/ready` at 503 already, until no connection is taken any more: load balancers move away in it.
+            drain_delay: Delay = Delay::default(), "TIME";
             /// Time that requests in flight get to end when the process stops.
             drain: Span = Span::seconds(30), "TIME";
             /// How old a node's configuration may become before it refuses requests; where the deployment says less (`xai settings show`), that.
@@ -97,6 +112,8 @@ macro_rules! settings {
     };
     ($environment:ident [log $($more:ident)*] $($rows:tt)*) => {
         settings! { $environment [$($more)*] $($rows)*
+            /// Networks whose machines see `/metrics` of the port of operations without a credential, with commas between.
+            metrics_from: Networks = Networks::default(), "NETWORKS";
             /// What is logged: error, warn, info, debug, trace, or directives such as `info,proxyxai_data_plane=debug`.
             log: LogFilter = LogFilter::info(), "LEVEL";
             /// How logs are written: text or json.

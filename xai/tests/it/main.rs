@@ -20,6 +20,7 @@ mod etcd;
 mod events;
 mod fleet;
 mod full_disk;
+mod given;
 mod jaeger;
 mod joining;
 mod lifecycle;
