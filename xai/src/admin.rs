@@ -6,6 +6,7 @@ pub mod audit;
 pub mod backup;
 pub mod connection;
 pub mod credential;
+pub mod doctor;
 pub mod join_token;
 pub mod key;
 pub mod keyring;
@@ -74,6 +75,8 @@ pub enum Noun {
     WhoAmI(whoami::WhoAmI),
     /// Print how to begin with the gateway of this data directory: first virtual key, admin credential, authority.
     Welcome(welcome::Welcome),
+    /// Look at a running deployment, and say what to do; exit code 0 when nothing is above `info`, 1 when something is.
+    Doctor(doctor::Doctor),
     /// Copy the whole store of a running gateway into a file; secrets stay sealed in it.
     Backup(backup::Backup),
     /// The keys that seal secrets in the store.
@@ -183,6 +186,7 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
             }
             Noun::WhoAmI(whoami) => whoami::run(whoami, environment).await,
             Noun::Welcome(one) => welcome::run(&one, environment),
+            Noun::Doctor(one) => doctor::run(one, environment).await,
             Noun::Backup(backup) => backup::run(backup, environment).await,
             Noun::Secret(Admin {
                 connection, verb, ..

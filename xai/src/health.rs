@@ -11,13 +11,37 @@ use crate::failure::{Exit, Failure};
 /// Longest time for each step.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest answer that is looked at.
-const MAX: u64 = 16 << 10;
+const MAX: u64 = 4 << 20;
+
+/// What a process answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Its `date`, which is its clock.
+    pub(crate) date: Option<String>,
+    pub(crate) body: String,
+}
 
 /// Asks once, over plain HTTP. Gives what was answered.
 ///
 /// # Errors
 /// When nobody answers, or not with success.
 pub(crate) fn ask(url: &str) -> Result<String, Failure> {
+    let Answer { status, body, .. } = fetch(url)?;
+    match status {
+        200..=299 => Ok(body.trim().to_owned()),
+        code => Err(Failure::failed(format!(
+            "{url} answers {code}: {}",
+            body.trim()
+        ))),
+    }
+}
+
+/// Asks once, over plain HTTP, whatever the answer is.
+///
+/// # Errors
+/// When nobody answers, or not in HTTP.
+pub(crate) fn fetch(url: &str) -> Result<Answer, Failure> {
     let (authority, path) = parts(url).ok_or_else(|| {
         Failure::usage(format!(
             "`{url}` is no address such as http://127.0.0.1:3445/ready"
@@ -28,14 +52,14 @@ pub(crate) fn ask(url: &str) -> Result<String, Failure> {
     let answer = exchange(authority, path).map_err(|error| unreachable(&error))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    match status {
-        Some(200..=299) => Ok(body.trim().to_owned()),
-        Some(code) => Err(Failure::failed(format!(
-            "{url} answers {code}: {}",
-            body.trim()
-        ))),
-        None::<u16> => Err(unreachable(&"what answers does not speak HTTP")),
-    }
+    let status = status.ok_or_else(|| unreachable(&"what answers does not speak HTTP"))?;
+    let mut fields = head.lines().filter_map(|line| line.split_once(':'));
+    let date = fields.find(|(name, _)| name.eq_ignore_ascii_case("date"));
+    Ok(Answer {
+        status,
+        date: date.map(|(_, value)| value.trim().to_owned()),
+        body: body.to_owned(),
+    })
 }
 
 /// `host:port` and the path.

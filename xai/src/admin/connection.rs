@@ -74,11 +74,15 @@ impl Connection {
     }
 
     pub(crate) fn settings(&self, environment: &Environment) -> Result<Settings, Failure> {
-        let flags = Given {
+        Ok(settings::load(self.flags(), None, environment)?.settings)
+    }
+
+    /// The settings that its flags give.
+    pub(crate) fn flags(&self) -> Given {
+        Given {
             data: self.data.clone(),
             ..Given::default()
-        };
-        Ok(settings::load(flags, None, environment)?.settings)
+        }
     }
 
     fn server(&self, settings: &Settings, running: &Running, environment: &Environment) -> String {

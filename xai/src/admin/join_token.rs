@@ -80,7 +80,8 @@ fn one(token: Option<JoinTokenView>) -> Value {
     view(&token.unwrap_or_default())
 }
 
-fn view(token: &JoinTokenView) -> Value {
+/// A join token as JSON.
+pub(super) fn view(token: &JoinTokenView) -> Value {
     let expires = (token.expires_unix_ms != 0).then_some(token.expires_unix_ms);
     json!({
         "id": token.id, "uses": token.uses, "uses_max": token.uses_max, "revoked": token.revoked,

@@ -210,7 +210,8 @@ fn silent(replicas: &[String]) -> Result<(), Failure> {
     )))
 }
 
-fn view(node: &NodeView, withheld: usize) -> Value {
+/// A node as JSON.
+pub(super) fn view(node: &NodeView, withheld: usize) -> Value {
     let vitals = node.vitals.as_ref();
     json!({
         "schedule": scheduled(node), "drained": node.drained,

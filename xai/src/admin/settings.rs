@@ -96,7 +96,8 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
     }
 }
 
-fn for_programs(view: &SettingsView) -> Value {
+/// The settings as JSON.
+pub(super) fn for_programs(view: &SettingsView) -> Value {
     let fields = |it: Settings| {
         json!({
             "max_stale_seconds": it.max_stale_seconds, "audit_keep_seconds": it.audit_keep_seconds,

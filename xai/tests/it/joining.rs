@@ -22,7 +22,7 @@ use xai::system::SystemClock;
 
 use super::process::{Gateway, Home};
 
-async fn token(home: &Home, words: &str) -> JoinToken {
+pub(crate) async fn token(home: &Home, words: &str) -> JoinToken {
     let made = home.json(&format!("join-token create {words}")).await;
     JoinToken::parse(made["token"].as_str().unwrap()).unwrap()
 }
