@@ -19,6 +19,7 @@ pub mod provider;
 pub mod route;
 pub mod secret;
 pub mod settings;
+pub mod top;
 pub mod upstream_key;
 pub mod usage;
 pub mod welcome;
@@ -66,6 +67,8 @@ pub enum Noun {
     Log(Admin<log::Verb>),
     /// What was used, and what it cost.
     Usage(usage::Usage),
+    /// Show nodes, accounts and providers while they work; `q` or Ctrl-C ends it.
+    Top(top::Top),
     /// Who may administer what.
     Credential(Admin<credential::Verb>),
     /// What was changed, by whom.
@@ -186,6 +189,7 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
             }
             Noun::WhoAmI(whoami) => whoami::run(whoami, environment).await,
             Noun::Welcome(one) => welcome::run(&one, environment),
+            Noun::Top(top) => top::run(top, environment).await,
             Noun::Doctor(one) => doctor::run(one, environment).await,
             Noun::Backup(backup) => backup::run(backup, environment).await,
             Noun::Secret(Admin {

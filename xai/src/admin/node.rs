@@ -242,7 +242,8 @@ fn version(version: Option<&Version>) -> Option<String> {
     version.map(|version| format!("{}.{}", version.generation, version.revision))
 }
 
-fn word(state: NodeState) -> &'static str {
+/// The word for how a node stands.
+pub(super) fn word(state: NodeState) -> &'static str {
     match state {
         NodeState::Unspecified => "unspecified",
         NodeState::Current => "current",

@@ -39,5 +39,6 @@ mod settings;
 #[cfg(feature = "etcd")]
 mod staged;
 mod structure;
+mod top;
 mod traces;
 mod turmoil;
