@@ -11,9 +11,9 @@ use proxyxai_core::{
         admission,
         key::{self, InvalidKey, KeyDigest},
         limits::Asked,
+        staleness::TooOld,
     },
     dialect::Endpoint,
-    freshness::NodeState,
     snapshot::KeyId,
 };
 
@@ -34,23 +34,28 @@ pub(crate) async fn identify(
     endpoint: Endpoint,
     from: IpAddr,
 ) -> Result<Caller, Failure> {
-    if cx.config.state() == NodeState::Expired {
-        return Err(Failure::Expired);
-    }
+    let held = cx.config.held();
     let shown = credential(signs)?;
     // A key that is held is of the right form: only others are looked at closely.
     let digest = (shown.len() == key::LEN).then(|| pinned.digest(shown));
-    let held = digest.flatten().and_then(|it| pinned.snapshot.key(&it));
-    let caller = match held {
-        Some(key) => Caller {
-            key,
-            accounts: Arc::clone(&pinned.snapshot.accounts),
-        },
-        None => Box::pin(look_up(cx, pinned, shown, from)).await?,
-    };
+    let known = digest.flatten().and_then(|it| pinned.snapshot.key(&it));
+    let caller =
+        match known {
+            Some(key) => Caller {
+                key,
+                accounts: Arc::clone(&pinned.snapshot.accounts),
+            },
+            None => Box::pin(look_up(cx, pinned, shown, from))
+                .await
+                .map_err(|failure| match failure {
+                    // That is what keeps it from being checked.
+                    Failure::KeyUnchecked if held.expired => Failure::TooOld(TooOld::Deployment),
+                    other => other,
+                })?,
+        };
     let now = cx.clock.unix_ms();
     let asked = Asked::call(endpoint, from);
-    admission::admit(&caller.key, &caller.accounts, now, &asked)
+    admission::admit(&caller.key, &caller.accounts, now, &asked, held)
         .map_err(|refusal| Failure::refused(&caller.key, refusal))?;
     Ok(caller)
 }

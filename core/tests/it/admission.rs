@@ -10,6 +10,7 @@ use proxyxai_core::{
         limits::{Asked, Dimension, Limits},
         network::NetworkList,
         pattern::{Pattern, PatternList},
+        staleness::Held,
         terms::{Key, KeyRefusal, NEVER, SecretAge, Terms, has_terms},
         tree::AccountTree,
     },
@@ -92,6 +93,7 @@ fn tree(rows: Vec<(prop::sample::Index, Lists, bool)>) -> Option<AccountTree> {
             allowed_models: models,
             allowed_endpoints: endpoints,
             allowed_networks: networks,
+            ..Account::default()
         });
     }
     AccountTree::build(&accounts).ok()
@@ -137,7 +139,7 @@ proptest! {
                     prop_assert!(tree.active(at).is_err() || tree.active(parent).is_ok());
                 }
                 let key = key_of(tree.id(at), &tree, &own);
-                let let_in = admit(&key, &tree, 0, &asked).is_ok();
+                let let_in = admit(&key, &tree, 0, &asked, Held::fresh()).is_ok();
                 prop_assert_eq!(let_in, here && tree.active(at).is_ok() && limits(&own).refuses(&asked).is_none());
                 prop_assert!(!let_in || permits(&key, &tree, &asked).is_ok());
             }
@@ -258,11 +260,12 @@ fn who_refuses_is_named() {
     let none: Lists = Default::default();
     let chat_alone: Lists = [vec![], vec!["chat.completions".into()], vec![]];
     let check = |own: &Lists, asked: Asked<'_>, want: &str| {
-        let shown = match admit(&key_of("team", &tree, own), &tree, 0, &asked) {
+        let shown = match admit(&key_of("team", &tree, own), &tree, 0, &asked, Held::fresh()) {
             Ok(()) => "ok".to_owned(),
             Err(Refusal::Key(refusal)) => refusal.to_string(),
             Err(Refusal::KeyLimit(dimension)) => format!("the key: {}", dimension.refused()),
             Err(Refusal::Account(refusal)) => refusal.to_string(),
+            Err(Refusal::TooOld(reason)) => reason.to_string(),
         };
         assert_eq!(shown, want);
     };

@@ -18,5 +18,6 @@ mod retries;
 mod roles;
 mod routes;
 mod snapshots;
+mod staleness;
 mod streams;
 mod usages;

@@ -14,6 +14,7 @@ mod orders;
 mod outages;
 mod plane;
 mod retries;
+mod staleness;
 mod streams;
 mod terms;
 mod whole;

@@ -2,6 +2,7 @@
 //! and in simulated time. The same seed gives the same run, to the millisecond.
 
 mod settings;
+mod staleness;
 
 use std::{
     cell::RefCell,
