@@ -341,6 +341,6 @@ async fn write(world: &World, op: Op) {
 }
 
 async fn withheld(plane: &Plane) -> Vec<WithheldView> {
-    let asked = plane.nodes().list_withheld(ListWithheldRequest::default());
-    ok(asked.await).withheld
+    let request = ListWithheldRequest::default();
+    ok(plane.nodes().list_withheld(request).await).withheld
 }
