@@ -68,7 +68,7 @@ pub fn fit(version: Version, offered: &Content, newcomers: &Newcomers) -> Fitted
             Err(rejections) => {
                 let mut rivals = work.rivals();
                 if rivals.is_empty() {
-                    rivals = first_to_blame(rejections, newcomers);
+                    rivals = work.first_to_blame(rejections);
                 }
                 if !work.withhold(rivals) {
                     // Nothing that was named is there: an empty configuration is better than none that ends.
@@ -112,9 +112,7 @@ impl Work<'_> {
         let mut taken = BTreeSet::new();
         let mut late = Vec::new();
         for kind in [ResourceKind::Account, ResourceKind::VirtualKey] {
-            let is_new = |name: &ResourceName| {
-                self.newcomers.contains_key(name) && !self.withheld.contains_key(name)
-            };
+            let is_new = |name: &ResourceName| self.is_new(name);
             let mut news = self.newcomers.keys().filter(|name| name.kind == kind);
             if news.next().is_none() {
                 continue;
@@ -135,6 +133,34 @@ impl Work<'_> {
             }
         }
         late
+    }
+
+    /// Whether what has this name now is a newcomer, not what stood in its place.
+    fn is_new(&self, name: &ResourceName) -> bool {
+        self.newcomers.contains_key(name) && !self.withheld.contains_key(name)
+    }
+
+    /// Those of the rejected that nothing else is to blame for: what others depend on before these, newcomers before what was in force.
+    fn first_to_blame(&self, rejections: Vec<Rejection>) -> Vec<(ResourceName, String)> {
+        let rank = |name: &ResourceName| {
+            let stage = match name.kind {
+                ResourceKind::Account | ResourceKind::Provider | ResourceKind::PriceTable => 0,
+                ResourceKind::VirtualKey | ResourceKind::UpstreamKey | ResourceKind::Route => 1,
+            };
+            (stage, !self.is_new(name))
+        };
+        let first = rejections.iter().map(|r| rank(&r.name)).min();
+        let mut named: BTreeMap<ResourceName, String> = BTreeMap::new();
+        for rejection in rejections {
+            if Some(rank(&rejection.name)) == first {
+                let reasons = named.entry(rejection.name).or_default();
+                if !reasons.is_empty() {
+                    reasons.push_str("; ");
+                }
+                reasons.push_str(&rejection.reason);
+            }
+        }
+        named.into_iter().collect()
     }
 }
 
@@ -172,30 +198,4 @@ fn flaw(name: &ResourceName, resource: &proto::Resource) -> Option<String> {
             .map(|error| error.to_string()),
         _ => None,
     }
-}
-
-/// Those of the rejected that nothing else is to blame for: what others depend on before these, newcomers before what was in force.
-fn first_to_blame(
-    rejections: Vec<Rejection>,
-    newcomers: &Newcomers,
-) -> Vec<(ResourceName, String)> {
-    let rank = |name: &ResourceName| {
-        let stage = match name.kind {
-            ResourceKind::Account | ResourceKind::Provider | ResourceKind::PriceTable => 0,
-            ResourceKind::VirtualKey | ResourceKind::UpstreamKey | ResourceKind::Route => 1,
-        };
-        (stage, !newcomers.contains_key(name))
-    };
-    let first = rejections.iter().map(|r| rank(&r.name)).min();
-    let mut named: BTreeMap<ResourceName, String> = BTreeMap::new();
-    for rejection in rejections {
-        if Some(rank(&rejection.name)) == first {
-            let reasons = named.entry(rejection.name).or_default();
-            if !reasons.is_empty() {
-                reasons.push_str("; ");
-            }
-            reasons.push_str(&rejection.reason);
-        }
-    }
-    named.into_iter().collect()
 }

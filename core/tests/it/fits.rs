@@ -279,3 +279,20 @@ fn law_10_what_depends_on_something_withheld_is_withheld_too() {
         ],
     );
 }
+
+/// `a1` moves below an account that does not exist, so that it stays where it was: below `a2`, which may then not move below it.
+#[test]
+fn law_10_what_stands_in_for_a_newcomer_is_none() {
+    let before: Content = [
+        account("root", "", "root"),
+        account("a1", "a2", "n1"),
+        account("a2", "root", "n2"),
+    ]
+    .into_iter()
+    .collect();
+    let mut offered = before.clone();
+    offered.upsert(account("a1", "a3", "n1"));
+    offered.upsert(account("a2", "a1", "n2"));
+    let fitted = fit(VERSION, &offered, &newcomers(&before, &offered));
+    assert!(fitted.content == before, "{:?}", fitted.withheld);
+}
