@@ -39,20 +39,13 @@ pub(crate) async fn identify(
     // A key that is held is of the right form: only others are looked at closely.
     let digest = (shown.len() == key::LEN).then(|| pinned.digest(shown));
     let known = digest.flatten().and_then(|it| pinned.snapshot.key(&it));
-    let caller =
-        match known {
-            Some(key) => Caller {
-                key,
-                accounts: Arc::clone(&pinned.snapshot.accounts),
-            },
-            None => Box::pin(look_up(cx, pinned, shown, from))
-                .await
-                .map_err(|failure| match failure {
-                    // That is what keeps it from being checked.
-                    Failure::KeyUnchecked if held.expired => Failure::TooOld(TooOld::Deployment),
-                    other => other,
-                })?,
-        };
+    let caller = match known {
+        Some(key) => Caller {
+            key,
+            accounts: Arc::clone(&pinned.snapshot.accounts),
+        },
+        None => Box::pin(look_up(cx, pinned, shown, from, held.expired)).await?,
+    };
     let now = cx.clock.unix_ms();
     let asked = Asked::call(endpoint, from);
     admission::admit(&caller.key, &caller.accounts, now, &asked, held)
@@ -66,6 +59,7 @@ async fn look_up(
     pinned: &Pinned,
     shown: &str,
     from: IpAddr,
+    expired: bool,
 ) -> Result<Caller, Failure> {
     let text = key::parse(shown).map_err(|reason| wrong(cx, from, reason))?;
     let digest = pinned.digest(text.expose()).ok_or(Failure::NotReady)?;
@@ -84,6 +78,8 @@ async fn look_up(
                     .to_owned(),
             ))
         }
+        // The one is what keeps it from being checked, and lasts longer than the other.
+        Err(_) if expired => Err(Failure::TooOld(TooOld::Deployment)),
         Err(_) => Err(Failure::KeyUnchecked),
     }
 }

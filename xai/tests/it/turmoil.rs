@@ -33,6 +33,7 @@ use proxyxai_core::{
     secret::{SecretString, seal::SealKey},
 };
 use proxyxai_data_plane::{
+    config::control::with_timeouts,
     context,
     net::{Accept, Dial, DialError, Io, Listener, Local},
     node,
@@ -301,15 +302,9 @@ async fn serve_node(seed: u64, credential: Arc<OnceLock<SecretString>>) -> ::tur
 /// A way to the control plane that is dialled when it is needed.
 fn channel() -> Channel {
     // As a node does it: the simulated network loses what is sent while it is cut, for ever.
-    let patience = Duration::from_secs(5);
-    Endpoint::from_static("http://control:3444")
-        .connect_timeout(patience)
-        .http2_keep_alive_interval(patience)
-        .keep_alive_timeout(patience)
-        .keep_alive_while_idle(true)
-        .connect_with_connector_lazy(tower::service_fn(|_| async {
-            TcpStream::connect("control:3444").await.map(TokioIo::new)
-        }))
+    with_timeouts(Endpoint::from_static("http://control:3444")).connect_with_connector_lazy(
+        tower::service_fn(|_| async { TcpStream::connect("control:3444").await.map(TokioIo::new) }),
+    )
 }
 
 struct SimulatedClock;
