@@ -2,16 +2,17 @@
 # make test   everything that must be true before a change lands (≤ 12 minutes on 2 idle cores)
 # make prove  the full proof of an issue: make prove SUITE=bill
 # make bench  speed against nginx, see docs/benchmarks.md
+# make e2e-compose, make e2e-helm   what is shipped, as users start it: needs docker, or a cluster
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CRATES := proxyxai-proto proxyxai-core proxyxai-testkit proxyxai-data-plane xai
 export SUITE_LOG := $(CURDIR)/target/suites.log
 
-.PHONY: help run build test fmt clippy unit sdk prove bench bench-peers lint-proto manual refresh-prices
+.PHONY: e2e-compose e2e-helm help run build test fmt clippy unit sdk prove bench bench-peers lint-proto manual refresh-prices
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# //p' Makefile | head -5
 
 run: build
 	@exec target/release/xai up --demo
@@ -30,6 +31,7 @@ test:
 	@for crate in $(CRATES); do scripts/suite $$crate cargo test --locked --quiet --package $$crate || exit 1; done
 	@for part in --lib --test=it --test=roles; do scripts/suite control-plane-$${part##*[-=]} \
 	  cargo test --locked --quiet --package proxyxai-control-plane $$part || exit 1; done
+	@scripts/suite rules scripts/rules
 	@$(MAKE) --no-print-directory sdk
 	@echo "Seconds per suite:" && cat $(SUITE_LOG)
 
@@ -46,6 +48,13 @@ target/sdk/.ready: xai/tests/sdk/requirements.txt
 	@python3 -m venv --clear target/sdk
 	@target/sdk/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+# What is shipped, as a user starts it. Each says in one sentence what is not there.
+e2e-compose: target/sdk/.ready
+	@target/sdk/bin/python -B scripts/e2e-compose $(MODE)
+
+e2e-helm:
+	@scripts/e2e-helm
 
 prove:
 	@scripts/prove $(SUITE)

@@ -2,10 +2,11 @@
 
 mod first_key;
 mod house;
+mod join_token;
+mod metrics;
 mod serve;
 
 use std::{
-    fmt::Write as _,
     sync::{Arc, atomic::AtomicU32},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use proxyxai_core::{
     account::key::{Pepper, base62},
     ports::{Clock, Random, random_bytes},
     secret::{SecretString, seal::SealKey},
+    trace::{Sampling, SpanSource},
 };
 use proxyxai_proto::admin::v1::ManagedBy;
 use tokio_util::sync::CancellationToken;
@@ -23,9 +25,10 @@ use crate::{
     admission::Admission,
     audit::Trail,
     auth::{Credentials, ProcessCredential},
-    authority::Authority,
+    authority::{Authority, Kept},
     books::Books,
     bootstrap,
+    calls::Calls,
     config_service::ConfigServer,
     config_store::ConfigStore,
     join::{self, Door},
@@ -38,6 +41,7 @@ use crate::{
     store::{
         Store, StoreError,
         keyspace::{self, Key},
+        measured::Measured,
     },
     tls::{Tls, TlsError},
 };
@@ -59,6 +63,8 @@ pub struct Ports {
     pub next_key_encryption_key: Arc<dyn KeySource>,
     /// What administrators show.
     pub admin_credential: SecretString,
+    /// The authority that a new deployment takes up; without one it makes its own.
+    pub authority: Option<Kept>,
 }
 
 /// How a control plane behaves.
@@ -79,6 +85,8 @@ pub struct Settings {
     pub names: Vec<String>,
     /// How long records of the audit trail are kept, where the settings of the deployment say nothing.
     pub audit_keep: Duration,
+    /// Which traces of calls are kept; `None` for no traces at all.
+    pub trace: Option<Sampling>,
 }
 
 impl Default for Settings {
@@ -91,6 +99,7 @@ impl Default for Settings {
             fold_interval: Duration::from_secs(3600),
             names: Vec::new(),
             audit_keep: Duration::from_secs(365 * 24 * 3600),
+            trace: None,
         }
     }
 }
@@ -147,6 +156,7 @@ pub struct ControlPlane {
     keyring: Arc<Keyring>,
     random: Arc<dyn Random>,
     store: Arc<dyn Store>,
+    measured: Arc<Measured>,
     books: Arc<Books>,
     trail: Arc<Trail>,
     credentials: Arc<Credentials>,
@@ -160,6 +170,7 @@ pub struct ControlPlane {
     wishes: Arc<Wishes>,
     door: Arc<Door>,
     tls: Tls,
+    calls: Arc<Calls>,
     stopping: CancellationToken,
 }
 
@@ -223,7 +234,10 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         key_encryption_key,
         next_key_encryption_key,
         admin_credential,
+        authority,
     } = ports;
+    let measured = Arc::new(Measured::new(store, Arc::clone(&clock)));
+    let store: Arc<dyn Store> = Arc::clone(&measured) as _;
     let owner = bootstrap::Owner {
         key: Arc::new(key_encryption_key),
         next: next_key_encryption_key,
@@ -235,6 +249,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         &*clock,
         &deployment.keyring,
         &deployment.id,
+        authority.as_ref(),
     );
     let authority = Arc::new(authority.await?);
     let certificate = authority
@@ -293,6 +308,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         stopping: stopping.clone(),
     };
     let own = OwnCredentials::make(&*random);
+    let calls = Calls::new(Arc::clone(&clock), &*random, settings.trace);
     Ok(ControlPlane {
         wishes: Arc::new(Wishes {
             store: Arc::clone(&store),
@@ -316,6 +332,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         }),
         own,
         store,
+        measured,
         deployment_id: deployment.id,
         pepper: deployment.pepper,
         config_server: Arc::new(config_server),
@@ -324,6 +341,7 @@ pub async fn build(settings: Settings, ports: Ports) -> Result<ControlPlane, Sta
         orders,
         door,
         tls,
+        calls: Arc::new(calls),
         stopping,
     })
 }
@@ -359,6 +377,11 @@ impl ControlPlane {
         }
     }
 
+    /// Where the spans of calls are to be had.
+    pub fn spans(&self) -> Arc<dyn SpanSource> {
+        Arc::clone(&self.calls) as _
+    }
+
     /// Ends the streams of all nodes, so that a server can stop.
     pub fn stop(&self) {
         self.stopping.cancel();
@@ -367,51 +390,5 @@ impl ControlPlane {
     /// Whether the store answers.
     pub async fn is_ready(&self) -> Result<(), StoreError> {
         self.store.get(&Key::Format.to_string()).await.map(|_| ())
-    }
-
-    /// Adds this side's metrics in Prometheus' text format.
-    pub fn metrics(&self, out: &mut String) {
-        let state = self.config.state();
-        let nodes = self.nodes.all();
-        let connected = nodes
-            .values()
-            .filter(|(node, _)| node.stream.is_some())
-            .count();
-        let current = nodes
-            .values()
-            .filter(|(node, _)| node.applied == state.snapshot.version)
-            .count();
-        let mut gauge = |name: &str, help: &str, value: u64| {
-            let _writing_to_a_string_works = write!(
-                out,
-                "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"
-            );
-        };
-        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        gauge(
-            "xai_config_revision",
-            "Revision of the configuration.",
-            state.snapshot.version.revision,
-        );
-        gauge(
-            "xai_config_objects",
-            "Objects of the configuration.",
-            count(state.records.len()),
-        );
-        gauge(
-            "xai_config_withheld",
-            "Rows of the store that are not in force as they stand there.",
-            count(state.withheld.len()),
-        );
-        gauge(
-            "xai_nodes_connected",
-            "Nodes with an open stream.",
-            count(connected),
-        );
-        gauge(
-            "xai_nodes_current",
-            "Nodes that serve from the newest configuration.",
-            count(current),
-        );
     }
 }

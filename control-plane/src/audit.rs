@@ -7,7 +7,10 @@ mod denials;
 mod objects;
 pub(crate) mod service;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{
+    Arc, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use denials::Denials;
 use prost::Message as _;
@@ -46,6 +49,8 @@ pub(crate) struct Trail {
     /// Writers of this process take turns, in the order in which they came, so that none loses to the others for ever.
     turn: tokio::sync::Mutex<()>,
     denials: std::sync::Mutex<Denials>,
+    /// Records that this process wrote.
+    pub(crate) written: AtomicU64,
 }
 
 /// Who does what.
@@ -67,6 +72,7 @@ impl Trail {
             schema,
             turn: tokio::sync::Mutex::default(),
             denials: std::sync::Mutex::default(),
+            written: AtomicU64::new(0),
         })
     }
 
@@ -149,6 +155,9 @@ impl Trail {
                 record.encode_to_vec(),
             ));
             let done = self.store.txn(txn).await?;
+            if done.succeeded {
+                self.written.fetch_add(1, Ordering::Relaxed);
+            }
             if done.succeeded || self.mark(&Key::AuditHead).await?.1 == head {
                 return Ok(done);
             }

@@ -35,6 +35,11 @@ pub(crate) fn may_make(caller: &Caller, path: &str) -> Result<(), Fault> {
     may_call(caller, permission).map_err(Fault::Denied)
 }
 
+/// Name of the call behind a path, if there is one.
+pub(crate) fn name_of(path: &str) -> Option<&'static str> {
+    table::find(path).map(|(name, _)| name)
+}
+
 /// Lets calls in, or says why not.
 pub(crate) struct Gate {
     pub(crate) config: Arc<ConfigStore>,

@@ -3,6 +3,8 @@
 //! Invariants: a certificate of a node names exactly one node, may only be shown by clients, and lives for [`NODE_LIFETIME`]; that of
 //! a control plane may only be shown by servers. Nothing of a request for a certificate is taken over but its public key.
 
+mod given_authority;
+
 use std::{fmt, time::Duration};
 
 use proxyxai_core::secret::fingerprint::{CONTROL_PLANE_NAME, Fingerprint};
@@ -93,6 +95,25 @@ impl Authority {
         })
     }
 
+    /// Takes up an authority that somebody else made, for a new deployment.
+    ///
+    /// # Errors
+    /// When it cannot sign what nodes and clients then accept: the key is another one's, or the certificate is none of an authority, or
+    /// has run out.
+    pub fn take_up(
+        deployment: &str,
+        given: &Kept,
+        now_unix_ms: i64,
+    ) -> Result<(Self, Kept), AuthorityError> {
+        let authority = Self::open(deployment, given)?;
+        given_authority::check(given, authority.issuer.key(), now_unix_ms)?;
+        let kept = Kept {
+            certificate: given.certificate.clone(),
+            key: given.key.clone(),
+        };
+        Ok((authority, kept))
+    }
+
     /// What clients pin.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.certificate)
@@ -101,6 +122,11 @@ impl Authority {
     /// Its certificate in DER.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// Unix milliseconds after which it is not accepted any more, and with it no certificate of the deployment.
+    pub fn not_after_unix_ms(&self) -> Option<i64> {
+        not_after(&self.certificate)
     }
 
     /// Its certificate in PEM (RFC 7468).
@@ -183,6 +209,14 @@ impl Authority {
             .strip_prefix("/node/")?;
         (!node.is_empty() && !certificate.is_ca()).then(|| node.to_owned())
     }
+}
+
+/// Unix milliseconds after which a certificate is not accepted.
+pub(crate) fn not_after(certificate: &[u8]) -> Option<i64> {
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let end = certificate.validity().not_after.timestamp();
+    end.checked_mul(1_000)
 }
 
 fn params(common_name: &str) -> CertificateParams {

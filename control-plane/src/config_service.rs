@@ -174,6 +174,7 @@ impl ConfigServer {
             sent: (held, digest),
             settings: latest.settings,
             told,
+            began: self.clock.monotonic(),
         };
         (session, Message::ServerHello(greeting))
     }

@@ -3,6 +3,7 @@
 //! Invariants: a token lets in no more nodes than it says, however many ask at once (its count is compared in the transaction that writes
 //! the node); a node that was removed gets no certificate again; of tokens and renewal secrets only keyed hashes are kept.
 
+mod adopt;
 mod service;
 mod tokens;
 
@@ -42,13 +43,14 @@ pub(crate) const NODE_CREDENTIAL: &str = "node/";
 /// Tries before a write gives up on others that keep changing the same.
 const TRIES: usize = 8;
 
-/// The authority of the deployment; made by whoever comes first.
+/// The authority of the deployment; that of a new one is what was given, else made by whoever comes first.
 pub(crate) async fn authority(
     store: &Arc<dyn Store>,
     random: &dyn Random,
     clock: &dyn Clock,
     keyring: &Keyring,
     deployment: &str,
+    given: Option<&Kept>,
 ) -> Result<Authority, Fault> {
     let key = Key::Authority.to_string();
     let defect = |error: &dyn std::fmt::Display| Fault::Defect(error.to_string());
@@ -65,7 +67,12 @@ pub(crate) async fn authority(
             };
             return Authority::open(deployment, &kept).map_err(|e| defect(&e));
         }
-        let (_, made) = Authority::make(deployment, clock.unix_ms()).map_err(|e| defect(&e))?;
+        let made = match given {
+            Some(given) => Authority::take_up(deployment, given, clock.unix_ms())
+                .map_err(|error| Fault::Invalid(error.to_string()))?,
+            None => Authority::make(deployment, clock.unix_ms()).map_err(|e| defect(&e))?,
+        };
+        let (_, made) = made;
         keyring.refresh().await?;
         let keys = keyring.now();
         let value = stored::Authority {

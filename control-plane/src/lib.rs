@@ -8,6 +8,7 @@ mod auth;
 pub mod authority;
 mod books;
 mod bootstrap;
+mod calls;
 mod config_service;
 mod config_store;
 mod join;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use proxyxai_core::{
+    exposition::Histogram,
     ports::Clock,
     snapshot::{Digest, Version},
 };
@@ -22,6 +23,9 @@ use crate::publish::View;
 const MAX_NODES: usize = 10_000;
 /// Bookmarks that a node may leave unanswered before it is not live any more.
 const MISSED: u32 = 3;
+
+/// Upper bounds of the time that a version takes to reach a node, in milliseconds.
+const PROPAGATION_MS: [u64; 10] = [10, 25, 50, 100, 250, 500, 1_000, 2_500, 10_000, 60_000];
 
 /// A refusal of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +80,8 @@ pub(crate) struct Arrival {
 pub(crate) struct Nodes {
     clock: Arc<dyn Clock>,
     live_for: Duration,
+    /// From publishing a version to the acknowledgements of nodes that were there.
+    pub(crate) propagation: Histogram,
     /// Until when this replica may prove anything to nodes; `None` without an end.
     proves_until: Mutex<Option<Duration>>,
     state: Mutex<State>,
@@ -94,6 +100,7 @@ impl Nodes {
         Self {
             clock,
             live_for: bookmark_interval.saturating_mul(MISSED),
+            propagation: Histogram::new(&PROPAGATION_MS),
             proves_until: Mutex::default(),
             state: Mutex::default(),
             changes: watch::Sender::new(0),

@@ -44,6 +44,8 @@ pub(crate) enum View {
 /// One published version.
 pub(crate) struct Published {
     pub(crate) point: Point,
+    /// When it was published, on the clock of this process.
+    pub(crate) at: Duration,
     full: Content,
     keyed: Content,
     /// What nodes enforce beside it.
@@ -95,6 +97,7 @@ impl Publisher {
     pub(crate) fn new(key: ViewKey) -> Self {
         let empty = Published {
             point: At::default(),
+            at: Duration::ZERO,
             full: Content::default(),
             keyed: Content::default(),
             settings: NodeSettings::default(),
@@ -159,6 +162,7 @@ impl Publisher {
         };
         let published = Published {
             point,
+            at: now,
             full: content,
             keyed,
             settings,

@@ -17,6 +17,7 @@ mod error;
 pub mod etcd;
 pub mod keyspace;
 mod local;
+pub(crate) mod measured;
 mod ring;
 mod rows;
 pub mod sim;

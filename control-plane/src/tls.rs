@@ -27,7 +27,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::transport::server::Connected;
 
-use crate::authority::{Authority, AuthorityError, ServerCertificate};
+use crate::authority::{self, Authority, AuthorityError, ServerCertificate};
 
 /// Longest time that a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -98,6 +98,12 @@ impl Tls {
             config: Arc::new(config),
             current,
         })
+    }
+
+    /// Unix milliseconds after which the certificate that is shown now is not accepted.
+    pub fn not_after_unix_ms(&self) -> Option<i64> {
+        let shown = self.current.certificate.load();
+        authority::not_after(shown.cert.first()?)
     }
 
     /// Shows another certificate from now on; connections that exist go on.

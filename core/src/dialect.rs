@@ -5,6 +5,7 @@ pub mod error;
 pub mod estimate;
 pub mod first_event;
 pub mod intent;
+mod responses;
 pub mod scan;
 pub mod sse;
 pub mod stream;

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod base_url;
+pub mod cascade;
 pub mod mapping;
 pub mod pool;
 pub mod provider;

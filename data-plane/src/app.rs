@@ -141,9 +141,11 @@ pub fn start(node: Node, bound: Bound) -> io::Result<(Running, impl Future<Outpu
 }
 
 impl Running {
-    /// Takes no new request, lets those in flight end in their time, then lets the last usage be reported: wait for the background
+    /// Tells everybody that the node leaves, then takes no new request, lets those in flight end in their time, then lets the last usage be reported: wait for the background
     /// after this.
     pub async fn drain(self) {
+        self.handle.leave();
+        tokio::time::sleep(self.handle.drain_delay()).await;
         self.handle.drain();
         let Self {
             handle,

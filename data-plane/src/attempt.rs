@@ -3,7 +3,7 @@
 //! What may be tried again is decided in `core::route::retry`; here it is done. Nothing of an attempt that is discarded reaches the
 //! client (law 16).
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, header::CONTENT_TYPE, uri::PathAndQuery};
@@ -15,20 +15,27 @@ use proxyxai_core::{
         first_event::{FirstEvent, first_event},
     },
     route::{
+        cascade::{self as rules, Used},
         pool::{Candidates, Pool, PoolIndex, UpstreamKeyIndex},
+        provider::ProviderKind,
         retry::{AttemptEnd, Exhausted, Verdict, judge, when_none_left},
     },
     snapshot::Provider,
+    trace::SpanId,
 };
 use tokio::time::timeout;
 
 use crate::{
+    cascade::{self, Handed, Said, X_SHOULD_RETRY},
     config::Pinned,
     context::Context,
     headers,
+    made::Servers,
     meter::{Caller, Facts, Meter},
+    request::Bounds,
     respond::Failure,
     timers::{Deadline, within},
+    trace::{self, Trace},
     upstream::{Head, Incoming, Lost},
 };
 
@@ -53,6 +60,11 @@ pub(crate) struct Call {
     /// Whether the gateway asks for usage that the client did not ask for.
     pub(crate) hides_usage: bool,
     pub(crate) deadline: Deadline,
+    pub(crate) bounds: Bounds,
+    pub(crate) servers: Servers,
+    /// How many calls to providers it took so far.
+    pub(crate) used: Cell<usize>,
+    pub(crate) trace: Option<Rc<Trace>>,
 }
 
 /// An answer that goes to the client.
@@ -98,13 +110,36 @@ pub(crate) async fn run(
     let turn = call.pinned.turn(pool.0);
     let mut failed: Vec<Failed> = Vec::new();
     let mut candidates = Candidates::new(pool.1, turn, call.facts.sent_model());
-    while let Some(upstream) = candidates.next(failed.last().map(|one| one.end)) {
+    if let Servers::This(key) = call.servers {
+        candidates.only(key);
+    }
+    let (mut allowance, used_before) = (call.bounds.allowance, call.used.get());
+    while let Some(upstream) = candidates.next(failed.last().map(|one| one.end), allowance.left()) {
         let number = failed.len().saturating_add(1);
         let mut meter = Meter::begin(cx, call, upstream, number);
         let Some((_, provider)) = call.pinned.snapshot.upstream(upstream) else {
             continue;
         };
-        let (end, detail, kept) = match send(cx, call, provider, upstream, &mut meter).await {
+        if call.servers != Servers::Any {
+            candidates.only(upstream);
+        }
+        let parent = provider.kind == ProviderKind::Gateway;
+        let handed = allowance.take(parent, parent && candidates.another_than(upstream));
+        let mut sent = send(cx, call, provider, upstream, &mut meter, handed).await;
+        let mut said = Said::default();
+        if parent {
+            let used = match &mut sent {
+                Ok((head, ..)) => {
+                    said = Said::take(head);
+                    said.used()
+                }
+                Err(_) if meter.is_sent() => Used::NotSaid,
+                Err(_) => Used::Nothing,
+            };
+            allowance.give_back(handed, used);
+        }
+        call.used.set(used_before.saturating_add(allowance.used()));
+        let (end, detail, kept) = match sent {
             Ok((head, body, first_byte)) => {
                 let coming = Coming {
                     events: head.events,
@@ -113,10 +148,10 @@ pub(crate) async fn run(
                     body,
                     meter,
                 };
-                if goes_on(call, &coming) {
+                if goes_on(call, &coming, parent) {
                     return Ok(Answer::Coming(coming));
                 }
-                match Box::pin(weigh(cx, call, coming, first_byte)).await {
+                match Box::pin(weigh(cx, call, coming, first_byte, &said)).await {
                     Weighed::Answer(answer) => return Ok(answer),
                     Weighed::Discarded { end, detail, kept } => (end, detail, kept),
                 }
@@ -130,6 +165,13 @@ pub(crate) async fn run(
                 (end, detail, None)
             }
         };
+        if parent {
+            let should_retry = said.should_retry.as_ref().map(HeaderValue::as_bytes);
+            let another = candidates.another_than(upstream);
+            if rules::judge_parent(end, should_retry, another).leave {
+                candidates.leave_out(upstream);
+            }
+        }
         failed.push(Failed {
             end,
             upstream,
@@ -139,6 +181,9 @@ pub(crate) async fn run(
         if cx.timers.until(call.deadline).is_zero() {
             break;
         }
+    }
+    if failed.is_empty() && matches!(call.servers, Servers::This(_)) {
+        return Err(Failure::ResponseOutOfReach);
     }
     none_left(call, failed)
 }
@@ -151,6 +196,7 @@ async fn send(
     provider: &Provider,
     upstream: UpstreamKeyIndex,
     meter: &mut Meter,
+    handed: usize,
 ) -> Result<(Head, Incoming, Deadline), (AttemptEnd, String)> {
     let failed = |what: &str| (AttemptEnd::ConnectFailed, what.to_owned());
     let time_left = cx.timers.until(call.deadline);
@@ -167,7 +213,25 @@ async fn send(
                     .map_err(|error| failed(&causes::in_one_line(&error)))?
             }
         };
-        let head = write_head(call, provider, upstream);
+        let handed = match provider.kind {
+            ProviderKind::Gateway => {
+                let left = call.bounds.end.saturating_sub(cx.clock.monotonic());
+                let left = left.min(cx.settings.first_byte_timeout);
+                let left = rules::time_for_parent(left);
+                let too_late = || {
+                    (
+                        AttemptEnd::TimedOut,
+                        "no time was left to ask it".to_owned(),
+                    )
+                };
+                Some(Handed {
+                    attempts: handed,
+                    time_ms: left.ok_or_else(too_late)?,
+                })
+            }
+            ProviderKind::Openai | ProviderKind::Anthropic | ProviderKind::OpenaiCompatible => None,
+        };
+        let head = write_head(cx, call, provider, upstream, (handed, meter.span()));
         let head = head.ok_or_else(|| failed("the key is not there"))?;
         meter.sent(true);
         let exchange = connection.exchange(head, call.body.clone());
@@ -192,7 +256,13 @@ async fn send(
 }
 
 /// The head of the request, as this provider gets it.
-fn write_head(call: &Call, provider: &Provider, upstream: UpstreamKeyIndex) -> Option<Vec<u8>> {
+fn write_head(
+    cx: &Context,
+    call: &Call,
+    provider: &Provider,
+    upstream: UpstreamKeyIndex,
+    (handed, span): (Option<Handed>, Option<SpanId>),
+) -> Option<Vec<u8>> {
     let credential = call.pinned.credential(upstream)?;
     let mut head = Vec::with_capacity(HEAD);
     for part in [
@@ -205,6 +275,10 @@ fn write_head(call: &Call, provider: &Provider, upstream: UpstreamKeyIndex) -> O
         head.extend_from_slice(part.as_bytes());
     }
     headers::write_upstream(&mut head, &call.headers, provider.kind, credential);
+    if !provider.official {
+        cascade::write(&mut head, call, provider, handed);
+    }
+    trace::write_context(&mut head, cx, call, provider.kind, span);
     if call.method != Method::GET {
         headers::write_length(&mut head, call.body.len());
     }
@@ -223,14 +297,26 @@ enum Weighed {
 }
 
 /// Whether an answer goes to the client as it is, as nearly all do that are no streams.
-fn goes_on(call: &Call, coming: &Coming) -> bool {
+fn goes_on(call: &Call, coming: &Coming, parent: bool) -> bool {
     let status = coming.head.status.as_u16();
     let held_back = coming.events && call.facts.stream && status == 200;
-    !held_back && matches!(judge(AttemptEnd::Status(status)), Verdict::Return)
+    let end = AttemptEnd::Status(status);
+    let verdict = if parent {
+        rules::judge_parent(end, None, false).verdict
+    } else {
+        judge(end)
+    };
+    !held_back && matches!(verdict, Verdict::Return)
 }
 
 /// Judges an answer that is discarded or held back.
-async fn weigh(cx: &Rc<Context>, call: &Call, coming: Coming, first_byte: Deadline) -> Weighed {
+async fn weigh(
+    cx: &Rc<Context>,
+    call: &Call,
+    coming: Coming,
+    first_byte: Deadline,
+    said: &Said,
+) -> Weighed {
     let status = coming.head.status.as_u16();
     let end = AttemptEnd::Status(status);
     let Verdict::TryNext { why } = judge(end) else {
@@ -245,7 +331,9 @@ async fn weigh(cx: &Rc<Context>, call: &Call, coming: Coming, first_byte: Deadli
     meter.settle_end(end, why);
     cx.counters.retried(why);
     let detail = format!("status {status}");
-    let kept = discard(head, body).await;
+    // What a gateway says of its own failure tells more than could be said here.
+    let keeps = status == 429 || said.of_a_gateway && status >= 500;
+    let kept = discard(head, body).await.filter(|_| keeps);
     Weighed::Discarded { end, detail, kept }
 }
 
@@ -363,8 +451,8 @@ fn first_error(cx: &Rc<Context>, coming: Coming, status: u16, body: Vec<u8>) -> 
     }
 }
 
-/// Reads an answer that is not passed on, so that its connection can be used again; keeps it when it is a 429, which the client
-/// gets when no key is left.
+/// Reads an answer that is not passed on, so that its connection can be used again; gives it where it was read to its end, as some are
+/// what the client gets when no key is left.
 async fn discard(head: Head, mut body: Incoming) -> Option<Kept> {
     let mut read = BytesMut::new();
     let ended = timeout(DISCARD, async {
@@ -381,7 +469,7 @@ async fn discard(head: Head, mut body: Incoming) -> Option<Kept> {
     });
     let ended = ended.await.unwrap_or(false);
     let status = head.status.as_u16();
-    (status == 429 && ended).then(|| Kept {
+    ended.then(|| Kept {
         status,
         headers: head.headers_for(status),
         body: read.freeze(),
@@ -398,13 +486,16 @@ fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
             .map(|(key, provider)| (key.id.to_string(), provider.id.to_string()))
     };
     let exhausted = when_none_left(&ends);
-    if let Exhausted::RateLimited { attempt } = exhausted
-        && let Some(mut kept) = failed.get_mut(attempt).and_then(|one| one.kept.take())
-    {
+    let passed = match exhausted {
+        Exhausted::RateLimited { attempt } => failed.get_mut(attempt),
+        Exhausted::Failed { .. } => failed.last_mut(),
+        Exhausted::KeyRefused { .. } => None,
+    };
+    if let Some(mut kept) = passed.and_then(|one| one.kept.take()) {
         if failed.len() > 1 {
             // What could be tried elsewhere was tried: a client that tries again would multiply it.
             let spent = HeaderValue::from_static("false");
-            kept.headers.insert("x-should-retry", spent);
+            kept.headers.insert(X_SHOULD_RETRY, spent);
         }
         return Ok(Answer::Kept(kept));
     }
@@ -423,6 +514,12 @@ fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
         });
     }
     let timed_out = exhausted == Exhausted::Failed { timed_out: true };
+    let of_parent = |one: &Failed| {
+        let upstream = call.pinned.snapshot.upstream(one.upstream);
+        upstream.is_some_and(|(_, provider)| provider.kind == ProviderKind::Gateway)
+    };
+    // A parent that is away is not called back by many clients at once.
+    let spent = failed.len() > 1 || failed.last().is_some_and(of_parent);
     let (last, provider) = match failed.last() {
         Some(one) => (one.detail.clone(), provider(one).unwrap_or_default().1),
         None => ("no upstream key could be used".to_owned(), String::new()),
@@ -432,5 +529,6 @@ fn none_left(call: &Call, mut failed: Vec<Failed>) -> Result<Answer, Failure> {
         provider,
         last,
         timed_out,
+        spent,
     })
 }

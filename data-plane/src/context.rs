@@ -11,14 +11,18 @@ use std::{
 
 use moka::sync::Cache;
 use proxyxai_core::{
+    account::network::NetworkList,
     freshness::LONGEST_STALE,
     ports::{Clock, Random, random_bytes},
+    trace::{Conventions, Sampling},
 };
 use tokio::task::JoinSet;
 
 use crate::{
+    client_tls::ClientTls,
     config::ConfigHandle,
     keys::{KeyResolver, REMEMBERED},
+    made::Made,
     meter::Settled,
     metrics::CoreCounters,
     net::{Dial, DialFactory},
@@ -26,6 +30,7 @@ use crate::{
     report::EventSender,
     request_id::{RequestId, RequestIds},
     timers::Timers,
+    trace::{Sink, TraceUpstreams, Traces},
     turn::TurnClock,
     upstream::Pool,
 };
@@ -35,6 +40,8 @@ use crate::{
 pub struct Settings {
     /// Threads that serve requests.
     pub cores: usize,
+    /// Whose `X-Forwarded-For` says where a request comes from; nobody's when there are none.
+    pub trusted_proxies: Option<NetworkList>,
     /// Largest body of a request, in bytes.
     pub body_limit: usize,
     /// To connect to a provider, TLS included.
@@ -53,6 +60,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// Requests in flight on one core; more are refused at once.
     pub max_in_flight: usize,
+    /// From being told to stop, and saying so to probes, until no connection is taken any more.
+    pub drain_delay: Duration,
     /// How long requests in flight may take to end when the node stops.
     pub drain: Duration,
     /// How long the node serves without proof that its configuration is the newest; where the deployment says less, that.
@@ -61,12 +70,21 @@ pub struct Settings {
     pub preload_max: u64,
     /// Keys that are remembered of those looked up on demand.
     pub keys_remembered: u64,
+    /// Which traces are kept; `None` for no traces at all.
+    pub trace: Option<Sampling>,
+    /// What the attributes of spans are called.
+    pub trace_conventions: Conventions,
+    /// Which upstreams learn of traces.
+    pub trace_upstreams: TraceUpstreams,
+    /// Whether there is a request log.
+    pub request_log: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             cores: 1,
+            trusted_proxies: None,
             body_limit: 32 << 20,
             connect_timeout: Duration::from_secs(5),
             first_byte_timeout: Duration::from_secs(300),
@@ -76,10 +94,15 @@ impl Default for Settings {
             keep_alive: Duration::from_secs(75),
             max_connections: 20_000,
             max_in_flight: 10_000,
+            drain_delay: Duration::ZERO,
             drain: Duration::from_secs(30),
             max_stale: LONGEST_STALE,
             preload_max: 1_000_000,
             keys_remembered: REMEMBERED,
+            trace: None,
+            trace_conventions: Conventions::V1_41,
+            trace_upstreams: TraceUpstreams::Gateways,
+            request_log: false,
         }
     }
 }
@@ -94,8 +117,11 @@ pub(crate) struct Shared {
     pub(crate) keys: KeyResolver,
     pub(crate) orders: Orders,
     pub(crate) strangers: Strangers,
+    pub(crate) made: Made,
     pub(crate) events: EventSender<Settled>,
     pub(crate) dial: DialFactory,
+    pub(crate) sink: Arc<Sink>,
+    pub(crate) tls: Option<ClientTls>,
 }
 
 /// One core.
@@ -106,8 +132,11 @@ pub(crate) struct Context {
     pub(crate) keys: KeyResolver,
     pub(crate) orders: Orders,
     pub(crate) strangers: Strangers,
+    pub(crate) made: Made,
     pub(crate) events: EventSender<Settled>,
     pub(crate) dial: Rc<dyn Dial>,
+    /// Clients come over TLS.
+    pub(crate) tls: Option<ClientTls>,
     pub(crate) pool: Pool,
     pub(crate) counters: Arc<CoreCounters>,
     pub(crate) in_flight: Cell<usize>,
@@ -118,6 +147,7 @@ pub(crate) struct Context {
     pub(crate) draining: Cell<bool>,
     /// The time to drain is over: what still runs ends with an error.
     pub(crate) ending: Cell<bool>,
+    pub(crate) traces: Traces,
     tasks: RefCell<JoinSet<()>>,
     ids: RequestIds,
 }
@@ -126,13 +156,19 @@ impl Context {
     pub(crate) fn new(shared: Shared, counters: Arc<CoreCounters>) -> Rc<Self> {
         Rc::new(Self {
             dial: (shared.dial)(),
+            tls: shared.tls,
             ids: RequestIds::new(u64::from_le_bytes(random_bytes(&*shared.random))),
+            traces: Traces::new(
+                u64::from_le_bytes(random_bytes(&*shared.random)),
+                shared.sink,
+            ),
             settings: shared.settings,
             clock: TurnClock::new(shared.clock),
             config: shared.config,
             keys: shared.keys,
             orders: shared.orders,
             strangers: shared.strangers,
+            made: shared.made,
             events: shared.events,
             pool: Pool::default(),
             counters,

@@ -6,7 +6,10 @@
 use std::{
     fmt, io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -115,6 +118,8 @@ impl tower::Service<Uri> for PinnedConnector {
 #[derive(Default)]
 pub struct ClientIdentity {
     shown: ArcSwapOption<CertifiedKey>,
+    /// Unix milliseconds after which it is not accepted; 0 when that is not known.
+    ends: AtomicI64,
 }
 
 impl ClientIdentity {
@@ -130,6 +135,18 @@ impl ClientIdentity {
         let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?;
         self.shown.store(Some(Arc::new(certified)));
         Ok(())
+    }
+
+    /// Notes until when the certificate is accepted, in Unix milliseconds.
+    pub fn note_end(&self, unix_ms: i64) {
+        self.ends.store(unix_ms, Ordering::Relaxed);
+    }
+
+    /// How long the certificate is still accepted, when that is known; zero when it is not.
+    pub fn remaining(&self, now_unix_ms: i64) -> Option<Duration> {
+        let end = self.ends.load(Ordering::Relaxed);
+        let left = u64::try_from(end.saturating_sub(now_unix_ms)).unwrap_or(0);
+        (end != 0).then(|| Duration::from_millis(left))
     }
 }
 

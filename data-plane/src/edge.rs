@@ -65,7 +65,7 @@ const GREETING: &str = "This is ProxyXAI, an AI API gateway.\n\n\
 const GREETING_JSON: &str = concat!(
     r#"{"name":"ProxyXAI","what":"an AI API gateway","#,
     r#""next":"OpenAI clients: base URL http://THIS-ADDRESS/v1; Anthropic clients: base URL http://THIS-ADDRESS; API key: a virtual key, sk-pxai-…","#,
-    r#""endpoints":["POST /v1/chat/completions","POST /v1/embeddings","POST /v1/messages","GET /v1/models","GET /v1/models/{id}"]}"#,
+    r#""endpoints":["POST /v1/chat/completions","POST /v1/embeddings","POST /v1/responses","POST /v1/messages","POST /v1/messages/count_tokens","GET /v1/models","GET /v1/models/{id}"]}"#,
 );
 
 /// What this is and what to do next, for people and probes that look at the address itself.

@@ -9,6 +9,7 @@ use proxyxai_core::{
     causes,
     ports::{Clock, Random, random_bytes},
     secret::{ExposeSecret as _, SecretString, join_token::JoinToken},
+    trace::TraceContext,
 };
 use proxyxai_proto::node::v1::{
     JoinRequest, NodeCertificate, RenewRequest, join_service_client::JoinServiceClient,
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, transport::Channel};
 use zeroize::Zeroizing;
 
-use crate::{config::backoff::Backoff, control_tls::ClientIdentity};
+use crate::{config::backoff::Backoff, control_tls::ClientIdentity, trace};
 
 /// Longest time for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -60,7 +61,7 @@ pub enum EnrollError {
     Failed(String),
 }
 
-/// Joins with a token.
+/// Joins with a token, within a trace if there is one.
 ///
 /// # Errors
 /// [`EnrollError`].
@@ -69,17 +70,16 @@ pub async fn join(
     token: &JoinToken,
     node_id: &str,
     clock: &dyn Clock,
+    trace: Option<TraceContext>,
 ) -> Result<Enrolled, EnrollError> {
     let (key, certificate_request) = request()?;
-    let call = async {
-        JoinServiceClient::new(channel)
-            .join(JoinRequest {
-                token: token.expose().to_owned(),
-                node_id: node_id.to_owned(),
-                certificate_request,
-            })
-            .await
-    };
+    let mut request = tonic::Request::new(JoinRequest {
+        token: token.expose().to_owned(),
+        node_id: node_id.to_owned(),
+        certificate_request,
+    });
+    trace::send_along(trace, request.metadata_mut());
+    let call = async { JoinServiceClient::new(channel).join(request).await };
     let joined = answered(timeout(ANSWER, call).await)?;
     let certificate = joined.certificate.unwrap_or_default();
     Ok(Enrolled {
@@ -101,7 +101,9 @@ impl Enrolled {
         let key = PrivatePkcs8KeyDer::from(self.key.to_vec());
         identity
             .replace(chain.collect(), key.into())
-            .map_err(|error| EnrollError::Failed(error.to_string()))
+            .map_err(|error| EnrollError::Failed(error.to_string()))?;
+        identity.note_end(self.held.1);
+        Ok(())
     }
 
     /// The same node with its next certificate.

@@ -100,8 +100,13 @@ fn stays_here(name: &str) -> bool {
                 | "true-client-ip"
                 | "cf-connecting-ip"
                 | "x-attempts-left"
+                | "x-upstream-attempts"
                 | "x-request-timeout-ms"
                 | "x-request-id"
+                // The gateway writes its own, where they are wanted.
+                | "traceparent"
+                | "tracestate"
+                | "baggage"
         )
         || ["x-forwarded-", "x-openwebui-user-", "x-proxyxai-"]
             .iter()

@@ -15,6 +15,7 @@ use proxyxai_core::{
     },
     dialect::Endpoint,
     snapshot::KeyId,
+    trace::TraceContext,
 };
 
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
     meter::Caller,
     respond::Failure,
     signs::Signs,
+    trace::Trace,
 };
 
 /// Finds the caller, or says why not. What the head of the request tells of its wish is judged here, before the body is read.
@@ -33,6 +35,7 @@ pub(crate) async fn identify(
     signs: &Signs<'_>,
     endpoint: Endpoint,
     from: IpAddr,
+    trace: &Option<Rc<Trace>>,
 ) -> Result<Caller, Failure> {
     let held = cx.config.held();
     let shown = credential(signs)?;
@@ -44,12 +47,16 @@ pub(crate) async fn identify(
             key,
             accounts: Arc::clone(&pinned.snapshot.accounts),
         },
-        None => Box::pin(look_up(cx, pinned, shown, from, held.expired)).await?,
+        None => Box::pin(look_up(cx, pinned, shown, from, (held.expired, trace))).await?,
     };
     let now = cx.clock.unix_ms();
     let asked = Asked::call(endpoint, from);
-    admission::admit(&caller.key, &caller.accounts, now, &asked, held)
-        .map_err(|refusal| Failure::refused(&caller.key, refusal))?;
+    let admitted = admission::admit(&caller.key, &caller.accounts, now, &asked, held)
+        .map_err(|refusal| Failure::refused(&caller.key, refusal));
+    if let Some(trace) = trace {
+        trace.identified(cx, &caller);
+    }
+    admitted?;
     Ok(caller)
 }
 
@@ -59,14 +66,19 @@ async fn look_up(
     pinned: &Pinned,
     shown: &str,
     from: IpAddr,
-    expired: bool,
+    (expired, trace): (bool, &Option<Rc<Trace>>),
 ) -> Result<Caller, Failure> {
     let text = key::parse(shown).map_err(|reason| wrong(cx, from, reason))?;
     let digest = pinned.digest(text.expose()).ok_or(Failure::NotReady)?;
     if cx.strangers.must_wait(from) {
         return Err(Failure::Stranger);
     }
-    match resolve(cx, text.id(), digest).await {
+    let within = trace.as_ref().map(|trace| trace.asks(cx));
+    let found = resolve(cx, text.id(), digest, within).await;
+    if let Some(trace) = trace {
+        trace.asked(cx);
+    }
+    match found {
         Ok(Some(found)) => Ok(Caller {
             key: found.key,
             accounts: found.accounts,
@@ -88,10 +100,11 @@ async fn resolve(
     cx: &Context,
     id: &str,
     digest: KeyDigest,
+    within: Option<TraceContext>,
 ) -> Result<Option<Resolved>, ResolveError> {
     // A text of the right form has an id of the right form.
     let id = KeyId::new(id).ok_or(ResolveError::Unavailable)?;
-    cx.keys.resolve(id, digest).await
+    cx.keys.resolve(id, digest, within).await
 }
 
 fn wrong(cx: &Context, from: IpAddr, reason: InvalidKey) -> Failure {

@@ -20,6 +20,7 @@ use std::{
 use proxyxai_core::{
     account::{key::KeyDigest, terms::Key, tree::AccountTree},
     snapshot::{KeyId, ResourceName, Version},
+    trace::TraceContext,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -80,6 +81,7 @@ pub struct ResolveCounters {
 struct Question {
     id: KeyId,
     digest: KeyDigest,
+    trace: Option<TraceContext>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -111,7 +113,8 @@ impl KeyResolver {
         )
     }
 
-    /// Whether a key with this id and digest exists; `None` is authoritative.
+    /// Whether a key with this id and digest exists; `None` is authoritative. The control plane is asked within the trace, if there is
+    /// one.
     ///
     /// # Errors
     /// [`ResolveError`] when the control plane cannot say now.
@@ -119,6 +122,7 @@ impl KeyResolver {
         &self,
         id: KeyId,
         digest: KeyDigest,
+        trace: Option<TraceContext>,
     ) -> Result<Option<Resolved>, ResolveError> {
         let counters = &self.shared.counters;
         let result = match self.shared.recall(&id, &digest) {
@@ -128,7 +132,7 @@ impl KeyResolver {
             }
             None => {
                 counters.misses.fetch_add(1, Ordering::Relaxed);
-                self.ask(id, digest).await
+                self.ask(id, digest, trace).await
             }
         };
         match &result {
@@ -197,7 +201,12 @@ impl KeyResolver {
             .import(remembered, self.shared.config.elapsed());
     }
 
-    async fn ask(&self, id: KeyId, digest: KeyDigest) -> Result<Option<Resolved>, ResolveError> {
+    async fn ask(
+        &self,
+        id: KeyId,
+        digest: KeyDigest,
+        trace: Option<TraceContext>,
+    ) -> Result<Option<Resolved>, ResolveError> {
         if !self.shared.config.state().serves() {
             return Err(ResolveError::Unavailable);
         }
@@ -209,7 +218,12 @@ impl KeyResolver {
         let answered = tokio::time::timeout(DEADLINE, async {
             loop {
                 let (answer, answered) = oneshot::channel();
-                let question = Question { id, digest, answer };
+                let question = Question {
+                    id,
+                    digest,
+                    trace,
+                    answer,
+                };
                 self.questions
                     .send(question)
                     .map_err(|_| ResolveError::Unavailable)?;

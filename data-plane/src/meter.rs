@@ -17,12 +17,19 @@ use proxyxai_core::{
     money::price::PriceBook,
     route::{pool::UpstreamKeyIndex, retry::AttemptEnd},
     snapshot::KeyId,
+    trace::SpanId,
 };
 use proxyxai_proto::usage::v1::Outcome;
 
-use crate::{attempt::Call, body, context::Context, request_id::RequestId, respond::Failure};
-use settled::Sent;
-pub(crate) use settled::Settled;
+use crate::{
+    attempt::Call,
+    body,
+    context::Context,
+    request_id::RequestId,
+    respond::{Failure, level},
+    trace::Trace,
+};
+pub(crate) use settled::{Sent, Settled, cost_of};
 
 /// Who asks, as a request needs it.
 pub(crate) struct Caller {
@@ -32,6 +39,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Whether it is a child gateway that calls.
+    pub(crate) fn is_gateway(&self) -> bool {
+        self.accounts.is_of_gateway(self.key.record.account)
+    }
+
     /// The id of the key's account.
     pub(crate) fn account(&self) -> Arc<str> {
         let account = self.accounts.shared_id(self.key.record.account);
@@ -88,6 +100,8 @@ pub(crate) struct Meter {
     seen: Option<Usage>,
     output_bytes: u64,
     settled: bool,
+    /// Where the attempt is noted, and its span.
+    trace: Option<(Rc<Trace>, SpanId)>,
 }
 
 impl Meter {
@@ -113,12 +127,42 @@ impl Meter {
             seen: None,
             output_bytes: 0,
             settled: false,
+            trace: call.trace.as_ref().map(|trace| {
+                (
+                    Rc::clone(trace),
+                    trace.attempts(cx, call, upstream, attempt),
+                )
+            }),
         })
     }
 
     /// The answer may take long: what is kept meanwhile must not keep more alive than itself.
     pub(crate) fn settle_down(&mut self) {
         self.body = body::apart(mem::take(&mut self.body));
+    }
+
+    /// Whether the provider may have begun to work.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// Of which deployment the node is, in words that follow an error.
+    pub(crate) fn level(&self) -> String {
+        let pinned = self.cx.config.current();
+        let deployment = pinned.deployment.as_deref();
+        deployment.map_or_else(String::new, |own| level(own.id()))
+    }
+
+    /// The answer tells which response it makes.
+    pub(crate) fn made(&self, response: &str) {
+        if let Some(sent) = &self.upstream {
+            self.cx.made.note(response, sent.key(), &self.facts.account);
+        }
+    }
+
+    /// The attempt's span.
+    pub(crate) fn span(&self) -> Option<SpanId> {
+        self.trace.as_ref().map(|(_, span)| *span)
     }
 
     /// From here on the provider may have begun to work.
@@ -210,6 +254,15 @@ impl Meter {
     ) {
         if mem::replace(&mut self.settled, true) {
             return;
+        }
+        if let Some((trace, span)) = &self.trace {
+            let first_byte = self.first_byte;
+            let ended = self.began.saturating_add(self.elapsed());
+            trace.attempted(*span, |attempt| {
+                (attempt.first_byte, attempt.ended) = (first_byte, ended);
+                (attempt.status, attempt.reason) = (self.status, reason);
+                (attempt.usage, attempt.estimated) = (usage.clone(), estimated);
+            });
         }
         let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         self.cx.events.push(Settled {

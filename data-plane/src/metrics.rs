@@ -1,18 +1,24 @@
 //! Counters of one core, written by that core alone, and their text for Prometheus.
 //!
-//! Every metric name and label value of the node stands in this file. A count costs one load and one store, as nobody else
-//! writes; a scrape adds up the cores.
+//! A count costs one load and one store, as nobody else writes; a scrape adds up the cores. What can be counted elsewhere is not counted
+//! here: attempts by provider are added up where usage events are written.
 
 use std::{
-    fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use proxyxai_core::{dialect::Endpoint, route::retry::REASONS};
+use proxyxai_core::{
+    dialect::{Endpoint, error::ErrorCode},
+    exposition::{Kind, Page},
+    route::retry::REASONS,
+};
 
 const ENDPOINTS: usize = Endpoint::ALL.len() + 1;
-const CLASSES: usize = 5;
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Upper bounds in milliseconds; the last bucket has none.
 const BOUNDS_MS: [u64; 10] = [5, 25, 100, 250, 500, 1_000, 2_500, 10_000, 60_000, 300_000];
 
@@ -22,10 +28,11 @@ struct Count(AtomicU64);
 
 impl Count {
     fn add(&self, more: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(more),
-            Ordering::Relaxed,
-        );
+        self.set(self.get().wrapping_add(more));
+    }
+
+    fn set(&self, now: u64) {
+        self.0.store(now, Ordering::Relaxed);
     }
 
     fn get(&self) -> u64 {
@@ -37,14 +44,16 @@ impl Count {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct CoreCounters {
-    requests: [[Count; CLASSES]; ENDPOINTS],
+    requests: [[Count; CLASSES.len()]; ENDPOINTS],
+    failures: [Count; ErrorCode::ALL.len()],
     retries: [Count; REASONS.len()],
     latency: [Count; BOUNDS_MS.len() + 1],
     latency_sum_ms: Count,
     attempts: Count,
     in_flight: Count,
+    streams: Count,
     connections: Count,
-    refused: Count,
+    shed: Count,
 }
 
 impl CoreCounters {
@@ -53,7 +62,9 @@ impl CoreCounters {
         let row = endpoint
             .and_then(|e| Endpoint::ALL.iter().position(|one| *one == e))
             .unwrap_or(Endpoint::ALL.len());
-        let class = usize::from(status / 100).saturating_sub(1).min(CLASSES - 1);
+        let class = usize::from(status / 100)
+            .saturating_sub(1)
+            .min(CLASSES.len().saturating_sub(1));
         if let Some(count) = self
             .requests
             .get(row)
@@ -70,6 +81,14 @@ impl CoreCounters {
             count.add(1);
         }
         self.latency_sum_ms.add(ms);
+    }
+
+    /// The gateway itself answered with an error.
+    pub(crate) fn failed(&self, code: ErrorCode) {
+        let place = ErrorCode::ALL.iter().position(|one| *one == code);
+        if let Some(count) = place.and_then(|at| self.failures.get(at)) {
+            count.add(1);
+        }
     }
 
     /// An attempt was discarded for one of [`REASONS`].
@@ -90,9 +109,7 @@ impl CoreCounters {
 
     /// Requests in flight now.
     pub(crate) fn set_in_flight(&self, now: usize) {
-        self.in_flight
-            .0
-            .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.in_flight.set(u64::try_from(now).unwrap_or(u64::MAX));
     }
 
     /// The same, to be read.
@@ -102,19 +119,34 @@ impl CoreCounters {
 
     /// Connections of clients now.
     pub(crate) fn set_connections(&self, now: usize) {
-        self.connections
-            .0
-            .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.connections.set(u64::try_from(now).unwrap_or(u64::MAX));
     }
 
     /// A request or connection was refused because the core is full.
     pub(crate) fn shed(&self) {
-        self.refused.add(1);
+        self.shed.add(1);
+    }
+}
+
+/// A stream of events to a client, counted while it is open.
+pub(crate) struct OpenStream(Arc<CoreCounters>);
+
+impl OpenStream {
+    /// It begins.
+    pub(crate) fn new(counters: &Arc<CoreCounters>) -> Self {
+        counters.streams.add(1);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
     }
 }
 
 /// The text of all cores together.
-pub(crate) fn render(cores: &[std::sync::Arc<CoreCounters>], out: &mut String) {
+pub(crate) fn render(cores: &[Arc<CoreCounters>], page: &mut Page<'_>) {
     let sum = |pick: &dyn Fn(&CoreCounters) -> Option<&Count>| {
         cores
             .iter()
@@ -122,116 +154,79 @@ pub(crate) fn render(cores: &[std::sync::Arc<CoreCounters>], out: &mut String) {
             .map(Count::get)
             .sum::<u64>()
     };
-    head(
-        out,
-        "xai_requests_total",
-        "counter",
+    let name = "xai_requests_total";
+    page.family(
+        name,
+        Kind::Counter,
         "Requests answered, by endpoint and class of status.",
     );
     for row in 0..ENDPOINTS {
-        let endpoint = Endpoint::ALL
-            .get(row)
-            .map_or("none", |endpoint| endpoint.as_str());
-        for class in 0..CLASSES {
+        let endpoint = Endpoint::ALL.get(row).map_or("none", |it| it.as_str());
+        for (class, status) in CLASSES.iter().enumerate() {
             let count = sum(&|core| core.requests.get(row)?.get(class));
             if count > 0 {
-                line(
-                    out,
-                    "xai_requests_total",
-                    &format!(
-                        "{{endpoint=\"{endpoint}\",status=\"{}xx\"}}",
-                        class.saturating_add(1)
-                    ),
-                    count,
-                );
+                page.sample(name, &[("endpoint", endpoint), ("status", status)], count);
             }
         }
     }
-    head(
-        out,
-        "xai_retries_total",
-        "counter",
+    let name = "xai_failures_total";
+    page.family(
+        name,
+        Kind::Counter,
+        "Requests that the gateway itself answered with an error, by its code.",
+    );
+    for (at, code) in ErrorCode::ALL.iter().enumerate() {
+        let count = sum(&|core| core.failures.get(at));
+        page.sample(name, &[("code", code.as_str())], count);
+    }
+    let name = "xai_retries_total";
+    page.family(
+        name,
+        Kind::Counter,
         "Attempts that were discarded for another upstream key, by reason.",
     );
     for (at, why) in REASONS.iter().enumerate() {
-        line(
-            out,
-            "xai_retries_total",
-            &format!("{{reason=\"{why}\"}}"),
-            sum(&|core| core.retries.get(at)),
-        );
+        let count = sum(&|core| core.retries.get(at));
+        page.sample(name, &[("reason", why)], count);
     }
-    head(
-        out,
-        "xai_time_to_answer_seconds",
-        "histogram",
+    let name = "xai_time_to_answer_seconds";
+    page.family(
+        name,
+        Kind::Histogram,
         "From a request to the head of its answer.",
     );
-    let mut below = 0_u64;
-    for (at, bound) in BOUNDS_MS.iter().map(Some).chain([None]).enumerate() {
-        below = below.saturating_add(sum(&|core| core.latency.get(at)));
-        let bound = bound.map_or("+Inf".to_owned(), |ms| {
-            format!("{}.{:03}", ms / 1000, ms % 1000)
-        });
-        line(
-            out,
-            "xai_time_to_answer_seconds_bucket",
-            &format!("{{le=\"{bound}\"}}"),
-            below,
-        );
-    }
-    let total_ms = sum(&|core| Some(&core.latency_sum_ms));
-    seconds(
-        out,
-        "xai_time_to_answer_seconds_sum",
-        Duration::from_millis(total_ms),
-    );
-    line(out, "xai_time_to_answer_seconds_count", "", below);
-    let one = |out: &mut String, name: &str, kind: &str, help: &str, value: u64| {
-        head(out, name, kind, help);
-        line(out, name, "", value);
-    };
-    one(
-        out,
+    let buckets: Vec<u64> = (0..=BOUNDS_MS.len())
+        .map(|at| sum(&|core| core.latency.get(at)))
+        .collect();
+    let total = Duration::from_millis(sum(&|core| Some(&core.latency_sum_ms)));
+    page.histogram(name, &[], (&BOUNDS_MS, &buckets), total);
+    page.counter(
         "xai_attempts_total",
-        "counter",
-        "Calls to upstream keys.",
+        "Calls to upstream keys that began.",
         sum(&|core| Some(&core.attempts)),
     );
-    one(
-        out,
+    page.counter(
         "xai_shed_total",
-        "counter",
         "Requests and connections refused because a core was full.",
-        sum(&|core| Some(&core.refused)),
+        sum(&|core| Some(&core.shed)),
     );
-    one(
-        out,
-        "xai_requests_in_flight",
-        "gauge",
-        "Requests in flight.",
-        sum(&|core| Some(&core.in_flight)),
-    );
-    one(
-        out,
-        "xai_client_connections",
-        "gauge",
-        "Connections of clients.",
-        sum(&|core| Some(&core.connections)),
-    );
-}
-
-/// Announces a metric.
-pub(crate) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    let _to_a_string = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-}
-
-/// One sample.
-pub(crate) fn line(out: &mut String, name: &str, labels: &str, value: u64) {
-    let _to_a_string = writeln!(out, "{name}{labels} {value}");
-}
-
-/// One sample that is a time, in seconds.
-pub(crate) fn seconds(out: &mut String, name: &str, time: Duration) {
-    let _to_a_string = writeln!(out, "{name} {}.{:03}", time.as_secs(), time.subsec_millis());
+    type One = fn(&CoreCounters) -> Option<&Count>;
+    let gauges: [(&str, &str, One); 3] = [
+        ("xai_requests_in_flight", "Requests in flight.", |core| {
+            Some(&core.in_flight)
+        }),
+        (
+            "xai_streams_open",
+            "Streams of events that go to clients now.",
+            |core| Some(&core.streams),
+        ),
+        (
+            "xai_client_connections",
+            "Connections of clients.",
+            |core| Some(&core.connections),
+        ),
+    ];
+    for (name, help, one) in gauges {
+        page.gauge(name, help, sum(&one));
+    }
 }

@@ -1,6 +1,6 @@
 //! Lists models: asks each provider that speaks the dialect once, joins what they say, and leaves out what the caller may not use.
 
-use std::{collections::BTreeSet, rc::Rc, sync::Arc};
+use std::{cell::Cell, collections::BTreeSet, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header, request::Parts, uri::PathAndQuery};
@@ -15,10 +15,10 @@ use crate::{
     attempt::{self, Answer, Call, Coming},
     config::Pinned,
     context::Context,
+    made::Servers,
     meter::{Caller, Facts},
     relay::AnswerBody,
-    request::relay,
-    request_id::RequestId,
+    request::{Asked, Bounds, relay},
     respond::Failure,
     timers::within,
 };
@@ -32,10 +32,11 @@ pub(crate) async fn answer(
     cx: &Rc<Context>,
     pinned: Arc<Pinned>,
     caller: Caller,
-    dialect: Dialect,
     head: Parts,
-    request_id: RequestId,
+    asked: &Asked,
+    bounds: Bounds,
 ) -> Result<Response<AnswerBody>, Failure> {
+    let dialect = asked.dialect;
     let one = head
         .uri
         .path()
@@ -50,17 +51,22 @@ pub(crate) async fn answer(
         Some(model) => PathAndQuery::try_from(format!("{PATH}/{}", in_path(model))).ok(),
         None => head.uri.path_and_query().cloned(),
     };
+    let facts = Arc::new(Facts {
+        request_id: asked.request_id.get(),
+        account: caller.account(),
+        key: caller.key.record.id,
+        prices: Arc::clone(&pinned.snapshot.prices),
+        endpoint: Endpoint::Models,
+        model: one.clone().unwrap_or_default(),
+        mapped_model,
+        stream: false,
+    });
+    if let Some(trace) = &asked.trace {
+        trace.planned(cx, &facts);
+    }
     let call = Call {
-        facts: Arc::new(Facts {
-            request_id,
-            account: caller.account(),
-            key: caller.key.record.id,
-            prices: Arc::clone(&pinned.snapshot.prices),
-            endpoint: Endpoint::Models,
-            model: one.clone().unwrap_or_default(),
-            mapped_model,
-            stream: false,
-        }),
+        facts,
+        trace: asked.trace.clone(),
         pinned,
         caller,
         dialect,
@@ -69,12 +75,17 @@ pub(crate) async fn answer(
         headers: head.headers,
         body: Bytes::new(),
         hides_usage: false,
-        deadline: cx.timers.deadline(cx.settings.request_timeout),
+        deadline: cx.timers.deadline(bounds.time),
+        bounds,
+        servers: Servers::Any,
+        used: Cell::new(0),
     };
-    match one {
+    let answer = match one {
         Some(model) => retrieve(cx, &call, &model).await,
         None => list(cx, &call).await,
-    }
+    };
+    asked.used.set(call.used.get());
+    answer
 }
 
 async fn retrieve(
@@ -120,6 +131,7 @@ async fn list(cx: &Rc<Context>, call: &Call) -> Result<Response<AnswerBody>, Fai
                             provider: String::new(),
                             last: "its list of models cannot be read".to_owned(),
                             timed_out: false,
+                            spent: false,
                         })
                     }
                 }
@@ -196,7 +208,7 @@ fn write(call: &Call, models: Vec<Value>) -> Response<AnswerBody> {
             .unwrap_or(Value::Null)
     };
     let list = match call.dialect {
-        Dialect::OpenaiChat => json!({ "object": "list", "data": data }),
+        Dialect::OpenaiChat | Dialect::OpenaiResponses => json!({ "object": "list", "data": data }),
         Dialect::AnthropicMessages => {
             json!({ "first_id": id(data.first()), "last_id": id(data.last()), "has_more": false, "data": data })
         }

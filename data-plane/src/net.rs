@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::{client::TlsStream, server::TlsStream as ClientStream};
 
 /// A byte stream of any kind.
 pub trait ByteStream: AsyncRead + AsyncWrite + Unpin {}
@@ -27,6 +27,8 @@ pub enum Io {
     Tcp(TcpStream),
     /// TLS over TCP, towards a provider.
     Tls(Box<TlsStream<TcpStream>>),
+    /// TLS over TCP, of a client.
+    Client(Box<ClientStream<TcpStream>>),
     /// Anything else, as simulations use.
     Other(Box<dyn ByteStream>),
 }
@@ -36,6 +38,7 @@ macro_rules! each {
         match $self.get_mut() {
             Self::Tcp($io) => $call,
             Self::Tls($io) => $call,
+            Self::Client($io) => $call,
             Self::Other($io) => $call,
         }
     };
@@ -72,6 +75,7 @@ impl AsyncWrite for Io {
         match self {
             Self::Tcp(io) => io.is_write_vectored(),
             Self::Tls(io) => io.is_write_vectored(),
+            Self::Client(io) => io.is_write_vectored(),
             Self::Other(io) => io.is_write_vectored(),
         }
     }

@@ -1,18 +1,22 @@
 //! One node, put together but for threads and sockets: a simulation runs the same parts on one runtime.
 
-use std::{sync::Arc, time::Duration};
+mod metrics;
+
+use std::{io, sync::Arc, time::Duration};
 
 use proxyxai_core::{
     order::Schedule,
     ports::{Clock, LogControl, Random, random_bytes},
     secret::SecretString,
     snapshot::Version,
+    trace::SpanSource,
 };
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::{
+    client_tls::ClientTls,
     config::{
         ConfigHandle, ControlPlanes, CopyPorts, Identity, NodeCredential, NodeState, Subscriber,
         control::NoControlPlane,
@@ -21,12 +25,14 @@ use crate::{
     },
     context::{Context, Settings, Shared, Strangers},
     keys::{Asker, KeyResolver},
+    made::Made,
     meter::Settled,
-    metrics::{self, CoreCounters},
+    metrics::CoreCounters,
     net::{DialFactory, Listener},
     orders::{Load, Orders},
     report::{self, Disk, EVENTS_KEEP, EventSender, FileWork, Reporter},
     serve::{self, Stop},
+    trace::{RequestLog, Sink},
 };
 
 /// What a node is given to touch the world with.
@@ -75,6 +81,7 @@ pub struct Node {
     keeper: Option<Keeper>,
     reporter: Reporter<Settled>,
     log: Option<Arc<dyn LogControl>>,
+    request_log: Option<RequestLog>,
 }
 
 /// Puts a node together.
@@ -136,7 +143,9 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
             holding,
         }
     });
+    let sink = Arc::new(Sink::new(&settings));
     let shared = Shared {
+        sink,
         settings: Arc::new(settings),
         clock: ports.clock,
         random: ports.random,
@@ -144,8 +153,10 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
         keys,
         orders,
         strangers: Strangers::new(),
+        made: Made::new(),
         events,
         dial: ports.dial,
+        tls: None,
     };
     Ok(Node {
         shared,
@@ -156,6 +167,7 @@ pub fn build(settings: Settings, ports: Ports) -> Result<Node, StartError> {
         keeper,
         reporter,
         log: None,
+        request_log: None,
     })
 }
 
@@ -193,9 +205,30 @@ impl Node {
         Self { log, ..self }
     }
 
+    /// Writes the request log there, if the settings want one.
+    #[must_use]
+    pub fn with_request_log(self, out: Box<dyn io::Write + Send>) -> Self {
+        let request_log = Some(RequestLog {
+            sink: Arc::clone(&self.shared.sink),
+            out,
+        });
+        Self {
+            request_log,
+            ..self
+        }
+    }
+
+    /// Takes connections of clients over TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<ClientTls>) -> Self {
+        self.shared.tls = tls;
+        self
+    }
+
     /// Takes the node apart for running.
     pub fn split(self) -> Parts {
         let stop = Stop {
+            leave: CancellationToken::new(),
             drain: CancellationToken::new(),
             abort: CancellationToken::new(),
         };
@@ -214,6 +247,7 @@ impl Node {
                 reporter: self.reporter,
                 orders: self.shared.orders.clone(),
                 log: self.log,
+                request_log: self.request_log,
             },
             handle: Handle {
                 shared: self.shared,
@@ -252,6 +286,7 @@ pub struct Background {
     reporter: Reporter<Settled>,
     orders: Orders,
     log: Option<Arc<dyn LogControl>>,
+    request_log: Option<RequestLog>,
 }
 
 impl Background {
@@ -273,10 +308,16 @@ impl Background {
                 all_done.run_until_cancelled(kept).await;
             }
         };
+        let request_log = async {
+            if let Some(request_log) = self.request_log {
+                request_log.run(all_done.clone()).await;
+            }
+        };
         tokio::join!(
             report,
             keep,
             log,
+            request_log,
             self.subscriber.run(all_done.clone()),
             self.asker.run(self.planes, all_done.clone())
         );
@@ -294,12 +335,17 @@ pub struct Handle {
 impl Handle {
     /// Whether clients should be sent here: requests can be served, and no administrator wants them elsewhere.
     pub fn is_ready(&self) -> bool {
-        self.can_serve() && self.schedule() == Schedule::Serve
+        self.can_serve() && self.schedule() == Schedule::Serve && !self.is_leaving()
     }
 
     /// Whether requests can be served.
     pub fn can_serve(&self) -> bool {
         self.shared.config.is_ready() && !self.stop.drain.is_cancelled()
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_leaving(&self) -> bool {
+        self.stop.leave.is_cancelled()
     }
 
     /// What an administrator wants of the node.
@@ -327,205 +373,35 @@ impl Handle {
         self.shared.config.version()
     }
 
+    /// From leaving until no connection is taken any more.
+    pub fn drain_delay(&self) -> Duration {
+        self.shared.settings.drain_delay
+    }
+
     /// How long requests in flight may take when the node stops.
     pub fn drain_time(&self) -> Duration {
         self.shared.settings.drain
     }
 
+    /// Where the node's spans are to be had.
+    pub fn spans(&self) -> Arc<dyn SpanSource> {
+        Arc::clone(&self.shared.sink) as _
+    }
+
+    /// Says to probes that it is leaving, and to clients to come back by another connection; serves as ever.
+    pub fn leave(&self) {
+        self.stop.leave.cancel();
+    }
+
     /// Takes no new request; those in flight go on.
     pub fn drain(&self) {
+        self.stop.leave.cancel();
         self.stop.drain.cancel();
     }
 
     /// Ends everything at once.
     pub fn abort(&self) {
         self.stop.abort.cancel();
-    }
-
-    /// Adds the node's metrics in Prometheus' text format.
-    pub fn metrics(&self, out: &mut String) {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        metrics::render(&self.cores, out);
-        self.shared.orders.metrics(out);
-        let (config, keys, events) = (
-            self.shared.config.counters(),
-            self.shared.keys.counters(),
-            self.shared.events.counters(),
-        );
-        let counters: [(&str, &str, &AtomicU64); 17] = [
-            (
-                "xai_config_applied_total",
-                "Configurations put in force.",
-                &config.applied,
-            ),
-            (
-                "xai_config_refused_total",
-                "Configurations refused by the node.",
-                &config.refused,
-            ),
-            (
-                "xai_config_disconnects_total",
-                "Config streams that ended.",
-                &config.disconnects,
-            ),
-            (
-                "xai_config_stale_total",
-                "Times that the node lost its control plane.",
-                &config.went_stale,
-            ),
-            (
-                "xai_config_expired_total",
-                "Times that the configuration became too old to be served.",
-                &config.went_expired,
-            ),
-            (
-                "xai_config_copies_total",
-                "Files of the disk copy that were written.",
-                &config.copied,
-            ),
-            (
-                "xai_config_copy_failures_total",
-                "Files of the disk copy that could not be written.",
-                &config.copy_failures,
-            ),
-            (
-                "xai_key_lookups_outrun_total",
-                "Answers about keys that a change had outrun; they were asked for again.",
-                &keys.outrun,
-            ),
-            (
-                "xai_key_lookups_remembered_total",
-                "Unknown keys answered from memory.",
-                &keys.hits,
-            ),
-            (
-                "xai_key_lookups_asked_total",
-                "Unknown keys that the control plane was asked for.",
-                &keys.misses,
-            ),
-            (
-                "xai_key_lookups_absent_total",
-                "Keys that do not exist.",
-                &keys.negative,
-            ),
-            (
-                "xai_key_lookups_unavailable_total",
-                "Keys that could not be checked.",
-                &keys.unavailable,
-            ),
-            (
-                "xai_usage_events_total",
-                "Usage events handed in.",
-                &events.queued,
-            ),
-            (
-                "xai_usage_events_durable_total",
-                "Usage events written to a file and synced.",
-                &events.durable,
-            ),
-            (
-                "xai_usage_events_acknowledged_total",
-                "Usage events durable at the control plane.",
-                &events.acknowledged,
-            ),
-            (
-                "xai_usage_events_lost_total",
-                "Usage events lost; anything but 0 is an alarm.",
-                &events.lost,
-            ),
-            (
-                "xai_usage_events_set_aside_total",
-                "Usage events of this process in event files that were set aside; anything but 0 is an alarm.",
-                &events.set_aside_events,
-            ),
-        ];
-        for (name, help, value) in counters {
-            metrics::head(out, name, "counter", help);
-            metrics::line(out, name, "", value.load(Ordering::Relaxed));
-        }
-        let (known_keys, known_accounts) = self.shared.keys.remembered();
-        let gauges = [
-            (
-                "xai_usage_files_set_aside",
-                "Event files that were set aside, since the start or before; anything but 0 is an alarm.",
-                events.set_aside_files.load(Ordering::Relaxed),
-            ),
-            (
-                "xai_keys_preloaded",
-                "Virtual keys in the table of the node.",
-                u64::try_from(self.shared.config.current().snapshot.keys.len()).unwrap_or(u64::MAX),
-            ),
-            (
-                "xai_keys_remembered",
-                "Virtual keys that were looked up and are remembered.",
-                known_keys,
-            ),
-            (
-                "xai_accounts_remembered",
-                "Accounts that came with them.",
-                known_accounts,
-            ),
-        ];
-        for (name, help, value) in gauges {
-            metrics::head(out, name, "gauge", help);
-            metrics::line(out, name, "", value);
-        }
-        metrics::head(
-            out,
-            "xai_key_lookups_remembered_age_seconds_total",
-            "counter",
-            "Seconds since they were learned, summed over the keys answered from memory.",
-        );
-        let age_ms = keys.hit_age_ms.load(Ordering::Relaxed);
-        metrics::seconds(
-            out,
-            "xai_key_lookups_remembered_age_seconds_total",
-            Duration::from_millis(age_ms),
-        );
-        for (name, help, time) in [
-            (
-                "xai_config_age_seconds",
-                "Since the configuration was last proved to be the newest.",
-                self.age(),
-            ),
-            (
-                "xai_config_max_stale_seconds",
-                "How old it may become before requests are refused.",
-                Some(self.shared.config.max_stale()),
-            ),
-        ] {
-            if let Some(time) = time {
-                metrics::head(out, name, "gauge", help);
-                metrics::seconds(out, name, time);
-            }
-        }
-        metrics::head(
-            out,
-            "xai_usage_events_waiting",
-            "gauge",
-            "Usage events that are not durable yet.",
-        );
-        metrics::line(
-            out,
-            "xai_usage_events_waiting",
-            "",
-            u64::try_from(self.shared.events.waiting()).unwrap_or(u64::MAX),
-        );
-        metrics::head(
-            out,
-            "xai_node_state",
-            "gauge",
-            "1 for the state that the node is in.",
-        );
-        for state in NodeState::ALL {
-            let labels = format!("{{state=\"{}\"}}", state.as_str());
-            metrics::line(
-                out,
-                "xai_node_state",
-                &labels,
-                u64::from(state == self.state()),
-            );
-        }
     }
 
     /// What the node serves from, without secrets.

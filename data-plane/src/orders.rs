@@ -7,11 +7,13 @@ mod log;
 
 use std::{sync::Arc, time::Duration};
 
-use proxyxai_core::order::{LogLevel, Schedule};
+use proxyxai_core::{
+    exposition::{Kind, Page},
+    order::{LogLevel, Schedule},
+};
 use proxyxai_proto::config::v1::{Order, Vitals};
 use tokio::{sync::watch, time::Instant};
 
-use crate::metrics;
 use log::Wish;
 
 /// What the node has in hand.
@@ -107,12 +109,12 @@ impl Orders {
     }
 
     /// Adds what is wanted to the node's metrics.
-    pub(crate) fn metrics(&self, out: &mut String) {
+    pub(crate) fn metrics(&self, page: &mut Page<'_>) {
         let name = "xai_node_schedule";
-        metrics::head(out, name, "gauge", "1 for what is wanted of the node.");
+        page.family(name, Kind::Gauge, "1 for what is wanted of the node.");
         for schedule in [Schedule::Serve, Schedule::Cordon, Schedule::Drain] {
-            let labels = format!("{{schedule=\"{}\"}}", schedule.as_str());
-            metrics::line(out, name, &labels, u64::from(schedule == self.schedule()));
+            let labels = [("schedule", schedule.as_str())];
+            page.sample(name, &labels, schedule == self.schedule());
         }
     }
 }

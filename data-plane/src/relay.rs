@@ -18,7 +18,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::{attempt::Call, context::Context, meter::Meter, serve::Busy, upstream::Incoming};
+use crate::{
+    attempt::Call, context::Context, meter::Meter, metrics::OpenStream, serve::Busy,
+    upstream::Incoming,
+};
 use events::Events;
 use plain::Plain;
 use source::Source;
@@ -72,9 +75,9 @@ impl AnswerBody {
         first: Bytes,
         body: Incoming,
     ) -> Self {
-        let source = Source::new(cx, body);
+        let (source, open) = (Source::new(cx, body), OpenStream::new(&cx.counters));
         Self {
-            kind: Kind::Events(Box::new(Events::new(source, call, meter, first))),
+            kind: Kind::Events(Box::new(Events::new(source, call, meter, first, open))),
             guard: None,
             broken: None,
         }

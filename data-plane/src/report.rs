@@ -24,6 +24,7 @@ mod retention;
 mod sender;
 mod set_aside;
 mod stream;
+mod tally;
 mod work;
 mod writer;
 

@@ -4,12 +4,14 @@
 //! beside this file and cannot decide.
 
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     net::IpAddr,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,22 +25,26 @@ use proxyxai_core::dialect::{
     endpoint::{dialect_of_path, find},
     intent::{self, Intent},
 };
+use proxyxai_core::route::cascade::Allowance;
 
 use crate::{
     attempt::{self, Answer, Call, Coming},
     body,
+    cascade::{self, Child, Deployment, X_UPSTREAM_ATTEMPTS},
     config::Pinned,
     context::Context,
-    edge,
+    edge, forwarded,
     head::Head,
     headers::{ANTHROPIC_VERSION, X_API_KEY, X_PROXYXAI_REQUEST_ID, X_REQUEST_ID},
     identify,
+    made::Servers,
     meter::{Caller, Facts},
     models,
     relay::AnswerBody,
     request_id::RequestId,
     respond::{Failure, respond},
     signs::Signs,
+    trace::Trace,
     visitor::Visitor,
 };
 
@@ -48,6 +54,7 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
     seen: Head,
     visitor: Rc<Visitor>,
+    trace: Option<Rc<Trace>>,
 ) -> Response<AnswerBody> {
     let (began, request_id) = (cx.clock.monotonic(), cx.request_id());
     let (head, mut body) = request.into_parts();
@@ -60,19 +67,34 @@ pub(crate) async fn serve(
     let asked = Asked {
         endpoint,
         dialect,
-        request_id,
+        request_id: Cell::new(request_id),
         seen,
-        from: visitor.peer,
+        from: forwarded::client(
+            cx.settings.trusted_proxies.as_ref(),
+            visitor.peer,
+            &head.headers,
+        ),
+        began,
+        of_gateway: Cell::new(false),
+        used: Cell::new(0),
+        trace,
     };
     let outcome = {
         // Pinned here, since the future is large: it is never moved.
         let exchange = pin!(exchange(&cx, head, &mut body, &asked));
         unless_ending(&cx, exchange).await
     };
-    let mut response = match outcome {
-        Ok(response) => response,
-        Err(failure) => respond(&failure, dialect, request_id.as_str()),
-    };
+    let request_id = asked.request_id.get();
+    let error = outcome.as_ref().err().map(Failure::code);
+    let mut response = outcome.unwrap_or_else(|failure| {
+        let pinned = cx.config.current();
+        let deployment = pinned.deployment.as_deref().map(Deployment::id);
+        respond(&failure, dialect, request_id.as_str(), deployment)
+    });
+    if asked.of_gateway.get() {
+        let used = HeaderValue::from(asked.used.get());
+        response.headers_mut().insert(X_UPSTREAM_ATTEMPTS, used);
+    }
     if !body.is_end_stream() {
         visitor.body_unread();
         if !expects && !response.headers().contains_key(header::CONNECTION) {
@@ -85,6 +107,13 @@ pub(crate) async fn serve(
         .entry(X_REQUEST_ID)
         .or_insert_with(|| name.clone());
     response.headers_mut().insert(X_PROXYXAI_REQUEST_ID, name);
+    if let Some(code) = error {
+        cx.counters.failed(code);
+    }
+    if let Some(trace) = &asked.trace {
+        let status = response.status().as_u16();
+        trace.answered(&cx, (endpoint.ok(), dialect), status, error);
+    }
     cx.counters.answered(
         endpoint.ok(),
         response.status().as_u16(),
@@ -98,14 +127,32 @@ fn speaks_anthropic(headers: &HeaderMap) -> bool {
     headers.contains_key(ANTHROPIC_VERSION) || headers.contains_key(X_API_KEY)
 }
 
-/// A request, as far as its head tells.
-struct Asked {
+/// A request, as far as its head tells, and what is found out on its way.
+pub(crate) struct Asked {
     endpoint: Result<Endpoint, NoEndpoint>,
-    dialect: Dialect,
-    request_id: RequestId,
+    pub(crate) dialect: Dialect,
+    /// That of a child gateway, once it is known to be one.
+    pub(crate) request_id: Cell<RequestId>,
     /// What its raw bytes looked like.
     seen: Head,
     from: IpAddr,
+    began: Duration,
+    of_gateway: Cell<bool>,
+    /// How many calls to providers it took.
+    pub(crate) used: Cell<usize>,
+    /// What is noted of it, if anything is.
+    pub(crate) trace: Option<Rc<Trace>>,
+}
+
+/// What a request may cost until the first byte of its answer.
+#[derive(Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) allowance: Allowance,
+    pub(crate) time: Duration,
+    /// When that time is over, on the monotonic clock: timers are too coarse for what is passed on.
+    pub(crate) end: Duration,
+    /// Whether it came through another gateway, or something that says it is one.
+    pub(crate) came_through: bool,
 }
 
 /// The future's result, or a refusal once the time to drain is over.
@@ -130,32 +177,76 @@ async fn exchange(
     let Asked {
         endpoint,
         dialect,
-        request_id,
         seen,
         from,
+        ref trace,
+        ..
     } = *asked;
     let signs = Signs::of(&head.headers);
+    if let Some(trace) = trace {
+        trace.take_up(cx, &signs, asked.request_id.get());
+    }
     edge::check(&head, &signs, seen)?; // 0 one host, one framing
     if let Some(answer) = edge::greeting(&head) {
         return Ok(answer);
     }
-    let endpoint = endpoint.map_err(no_endpoint)?;
     edge::refuse_upgrade(&signs)?;
+    let endpoint = endpoint.map_err(no_endpoint)?;
     let pinned = cx.config.current(); // 1 pin one configuration for the whole life
-    let caller = identify::identify(cx, &pinned, &signs, endpoint, from).await?; // 2 who asks
+    if signs.cdn_loop.is_some() {
+        cascade::check_way(pinned.deployment.as_deref(), &head.headers)?;
+    }
+    let caller = identify::identify(cx, &pinned, &signs, endpoint, from, trace).await?; // 2 who asks
+    let bounds = bounds(cx, &caller, &head.headers, signs.cdn_loop.is_some(), asked);
     if endpoint == Endpoint::Models {
         // Boxed, as all that is rare: the future of a request is moved once, and should be small.
-        return Box::pin(models::answer(
-            cx, pinned, caller, dialect, head, request_id,
-        ))
-        .await;
+        return Box::pin(models::answer(cx, pinned, caller, head, asked, bounds)).await;
     }
     let body = body::read(cx, &signs, body).await?;
     let intent = intent::read(endpoint, &body)?; // 3 what they ask for
     caller.may_use(&intent.model)?; // 4 whether they may
-    let call = plan(cx, pinned, caller, dialect, intent, head, &body, request_id); // 5 what is sent
-    let answer = try_keys(cx, &call).await?; // 6 try, judge, try again
-    Ok(relay(cx, &call, answer)) // 7 stream out; the attempt settles when the body ends or is dropped
+    let servers = cx.made.servers(&intent.state, &pinned, &caller)?;
+    let mut call = plan(
+        cx, pinned, caller, dialect, intent, head, &body, bounds, asked,
+    ); // 5 what is sent
+    call.servers = servers;
+    let answer = try_keys(cx, &call).await; // 6 try, judge, try again
+    asked.used.set(call.used.get());
+    Ok(relay(cx, &call, answer?)) // 7 stream out; the attempt settles when the body ends or is dropped
+}
+
+/// What the request may cost: less than usual, when a child gateway says so.
+fn bounds(
+    cx: &Context,
+    caller: &Caller,
+    headers: &HeaderMap,
+    came_through: bool,
+    asked: &Asked,
+) -> Bounds {
+    let own_limit = cx.settings.request_timeout;
+    if !caller.is_gateway() {
+        return Bounds {
+            allowance: Allowance::default(),
+            time: own_limit,
+            end: asked.began.saturating_add(own_limit),
+            came_through,
+        };
+    }
+    let child = Child::of(headers, own_limit);
+    asked.of_gateway.set(true);
+    if let Some(request_id) = child.request_id {
+        asked.request_id.set(request_id);
+        if let Some(trace) = &asked.trace {
+            trace.named(request_id);
+        }
+    }
+    let end = asked.began.saturating_add(child.time);
+    Bounds {
+        allowance: child.allowance,
+        time: end.saturating_sub(cx.clock.monotonic()),
+        end,
+        came_through,
+    }
 }
 
 #[expect(
@@ -170,9 +261,25 @@ fn plan(
     intent: Intent,
     head: Parts,
     body: &Bytes,
-    request_id: RequestId,
+    bounds: Bounds,
+    asked: &Asked,
 ) -> Call {
     let mapped_model = pinned.snapshot.mapped(dialect, &intent.model);
+    let body = intent.forward_body(body, mapped_model.as_deref());
+    let hides_usage = intent.hides_usage();
+    let facts = Arc::new(Facts {
+        request_id: asked.request_id.get(),
+        account: caller.account(),
+        key: caller.key.record.id,
+        prices: Arc::clone(&pinned.snapshot.prices),
+        endpoint: intent.endpoint,
+        model: intent.model,
+        mapped_model,
+        stream: intent.stream,
+    });
+    if let Some(trace) = &asked.trace {
+        trace.planned(cx, &facts);
+    }
     Call {
         dialect,
         method: head.method,
@@ -182,19 +289,14 @@ fn plan(
             .cloned()
             .unwrap_or(PathAndQuery::from_static("/")),
         headers: head.headers,
-        body: intent.forward_body(body, mapped_model.as_deref()),
-        hides_usage: intent.hides_usage(),
-        deadline: cx.timers.deadline(cx.settings.request_timeout),
-        facts: Arc::new(Facts {
-            request_id,
-            account: caller.account(),
-            key: caller.key.record.id,
-            prices: Arc::clone(&pinned.snapshot.prices),
-            endpoint: intent.endpoint,
-            model: intent.model,
-            mapped_model,
-            stream: intent.stream,
-        }),
+        body,
+        hides_usage,
+        deadline: cx.timers.deadline(bounds.time),
+        bounds,
+        servers: Servers::Any,
+        used: Cell::new(0),
+        facts,
+        trace: asked.trace.clone(),
         pinned,
         caller,
     }
@@ -257,5 +359,6 @@ fn no_endpoint(reason: NoEndpoint) -> Failure {
     match reason {
         NoEndpoint::UnknownPath => Failure::UnknownPath,
         NoEndpoint::MethodNotAllowed(endpoint) => Failure::Method(endpoint),
+        NoEndpoint::NotPassedOn(instead) => Failure::NotPassedOn(instead),
     }
 }

@@ -21,6 +21,14 @@ impl RequestId {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 
+    /// A name that another gateway gave; `None` when it is of another form.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        let name: [u8; LEN] = text.try_into().ok()?;
+        let digits = name.strip_prefix(PREFIX)?;
+        let plain = |digit: &u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+        digits.iter().all(plain).then_some(Self(name))
+    }
+
     /// The name as the value of a header.
     pub(crate) fn to_header(self) -> HeaderValue {
         HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static(""))
@@ -72,7 +80,21 @@ fn write_hex(mut number: u64, digits: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::RequestIds;
+    use super::{RequestId, RequestIds};
+
+    #[test]
+    fn names_of_other_gateways_are_read_when_they_are_such() {
+        let check = |text: &str, want: bool| {
+            let read = RequestId::read(text.as_bytes());
+            assert_eq!(read.is_some(), want, "{text}");
+            assert!(read.is_none_or(|read| read.as_str() == text));
+        };
+        check("req_0123456789abcdef000000000011", true);
+        check("req_0123456789abcdef00000000001", false);
+        check("req_0123456789abcdef00000000001G", false);
+        check("xxx_0123456789abcdef000000000011", false);
+        check("", false);
+    }
 
     #[test]
     fn names_are_told_apart() {

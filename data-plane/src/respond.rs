@@ -14,9 +14,13 @@ use proxyxai_core::{
         error::{self, ErrorCode},
         intent::InvalidBody,
     },
+    route::cascade::Loop,
 };
 
-use crate::relay::AnswerBody;
+use crate::{
+    cascade::{X_PROXYXAI_DEPLOYMENT, X_SHOULD_RETRY},
+    relay::AnswerBody,
+};
 
 /// Why a request is not served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,9 +45,25 @@ pub(crate) enum Failure {
     Encoded,
     /// Nothing is at this path.
     #[error(
-        "there is nothing at this path; OpenAI clients use the base /v1 (chat/completions, embeddings, models), Anthropic clients the base / (v1/messages, v1/models)"
+        "there is nothing at this path; OpenAI clients use the base /v1 (chat/completions, responses, embeddings, models), Anthropic clients the base / (v1/messages, v1/messages/count_tokens, v1/models)"
     )]
     UnknownPath,
+    /// The provider has something at this path that is not passed on.
+    #[error("{0}")]
+    NotPassedOn(&'static str),
+    /// The request came round in a circle of gateways, or through too many.
+    #[error("{0}; an administrator must mend the base address of a provider of kind `gateway`")]
+    Loop(#[from] Loop),
+    /// The response that is gone on from is not there for this caller.
+    #[error(
+        "the response `{0}` does not exist, or was made by another account or upstream key; send the whole conversation instead of `previous_response_id`"
+    )]
+    NoSuchResponse(String),
+    /// The upstream key that made it is out of use, or does not serve the model.
+    #[error(
+        "the upstream key that made this response is out of use, or does not serve this model; send the whole conversation instead of `previous_response_id`"
+    )]
+    ResponseOutOfReach,
     /// Something is at this path, for another method.
     #[error("this path answers {} alone", .0.method())]
     Method(Endpoint),
@@ -135,6 +155,8 @@ pub(crate) enum Failure {
         last: String,
         /// Whether it was time that ran out.
         timed_out: bool,
+        /// Whether a client that tries again would only multiply what was tried.
+        spent: bool,
     },
 }
 
@@ -161,7 +183,9 @@ impl Failure {
             }
             Self::TooLarge(_) => ErrorCode::TooLarge,
             Self::Encoded => ErrorCode::UnsupportedEncoding,
-            Self::UnknownPath | Self::NoSuchModel(_) => ErrorCode::NotFound,
+            Self::UnknownPath | Self::NotPassedOn(_) | Self::NoSuchModel(_) => ErrorCode::NotFound,
+            Self::NoSuchResponse(_) | Self::ResponseOutOfReach => ErrorCode::NoSuchResponse,
+            Self::Loop(_) => ErrorCode::Loop,
             Self::Method(_) => ErrorCode::MethodNotAllowed,
             Self::NoKey | Self::TwoKeys | Self::WrongKey(_) | Self::Key { .. } => {
                 ErrorCode::InvalidApiKey
@@ -224,6 +248,10 @@ impl Failure {
             | Self::TooLarge(_)
             | Self::Encoded
             | Self::UnknownPath
+            | Self::NotPassedOn(_)
+            | Self::Loop(_)
+            | Self::NoSuchResponse(_)
+            | Self::ResponseOutOfReach
             | Self::Method(_)
             | Self::NoKey
             | Self::TwoKeys
@@ -240,23 +268,36 @@ impl Failure {
 
     /// Whether a client that tries again would only multiply what the gateway has tried.
     fn retry_is_spent(&self) -> bool {
-        let gave_up = matches!(self, Self::UpstreamFailed { attempts, .. } if *attempts > 1);
+        let gave_up = matches!(self, Self::UpstreamFailed { spent: true, .. });
         gave_up
             || matches!(
                 self,
-                Self::UpstreamKeyRefused { .. } | Self::NoUpstream { .. } | Self::TooOld(_)
+                Self::UpstreamKeyRefused { .. }
+                    | Self::NoUpstream { .. }
+                    | Self::TooOld(_)
+                    | Self::Loop(_)
             )
     }
 }
 
-/// The answer to a request that failed.
+/// What is said behind an error that lies at this gateway or behind it, so that it is found among several.
+pub(crate) fn level(deployment: &str) -> String {
+    format!(" (gateway {deployment})")
+}
+
+/// The answer to a request that failed, at this deployment.
 pub(crate) fn respond(
     failure: &Failure,
     dialect: Dialect,
     request_id: &str,
+    deployment: Option<&str>,
 ) -> Response<AnswerBody> {
     let code = failure.code();
-    let body = error::body(dialect, code, &failure.to_string(), request_id);
+    let mut message = failure.to_string();
+    if let Some(deployment) = deployment.filter(|_| code.status() >= 500) {
+        message.push_str(&level(deployment));
+    }
+    let body = error::body(dialect, code, &message, request_id);
     let mut response = Response::new(AnswerBody::whole(body.into()));
     *response.status_mut() = failure.status();
     let headers = response.headers_mut();
@@ -267,6 +308,9 @@ pub(crate) fn respond(
     if let Failure::Method(endpoint) = failure {
         headers.insert(header::ALLOW, HeaderValue::from_static(endpoint.method()));
     }
+    if let Some(Ok(deployment)) = deployment.map(HeaderValue::from_str) {
+        headers.insert(X_PROXYXAI_DEPLOYMENT, deployment);
+    }
     if let Some(seconds) = failure.retry_after() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
     }
@@ -274,10 +318,10 @@ pub(crate) fn respond(
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if failure.retry_after().is_some() && !matches!(failure, Failure::Stranger) {
-        headers.insert("x-should-retry", HeaderValue::from_static("true"));
+        headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("true"));
     }
     if failure.retry_is_spent() {
-        headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     response
 }

@@ -26,11 +26,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cascade::Deployment,
     context::Context,
     net::{Io, Listener},
     relay::AnswerBody,
     request,
     respond::{Failure, respond},
+    trace::Trace,
     visitor::{Visitor, Watched},
 };
 
@@ -45,6 +47,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// When one core stops: first new connections, then those in flight.
 #[derive(Clone)]
 pub(crate) struct Stop {
+    /// Connections close after the request that they are at; new ones are still taken.
+    pub(crate) leave: CancellationToken,
     /// No new connection and no new request.
     pub(crate) drain: CancellationToken,
     /// What is in flight ends now.
@@ -65,12 +69,19 @@ pub(crate) async fn serve(cx: Rc<Context>, mut listener: Listener, stop: Stop) {
     cx.spawn(keep_house(Rc::clone(&cx)));
     let mut schedules = cx.orders.schedules();
     schedules.mark_changed();
+    let mut leaving = false;
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.drain.cancelled() => break,
+            () = stop.leave.cancelled(), if !leaving => {
+                leaving = true;
+                cx.winding_down.set(true);
+                cx.timers.wake_all();
+                continue;
+            }
             Ok(()) = schedules.changed() => {
-                cx.winding_down.set(*schedules.borrow_and_update() == Schedule::Drain);
+                cx.winding_down.set(leaving || *schedules.borrow_and_update() == Schedule::Drain);
                 cx.timers.wake_all();
                 continue;
             }
@@ -130,6 +141,9 @@ async fn turn_away(mut io: Io) {
 }
 
 async fn connection(cx: Rc<Context>, io: Io, from: IpAddr, _open: Open) {
+    let Some(io) = secured(&cx, io).await else {
+        return;
+    };
     let visitor = Visitor::new(from, &cx.timers, &cx.settings);
     let service = service_fn(|request| handle(Rc::clone(&cx), Rc::clone(&visitor), request));
     let watched = TokioIo::new(Watched::new(io, Rc::clone(&visitor)));
@@ -160,6 +174,23 @@ async fn connection(cx: Rc<Context>, io: Io, from: IpAddr, _open: Open) {
     .await;
 }
 
+/// The connection as HTTP runs over it; `None` when the client does not speak TLS as it should, or not in time.
+async fn secured(cx: &Context, io: Io) -> Option<Io> {
+    match (&cx.tls, io) {
+        (Some(tls), Io::Tcp(stream)) => {
+            let accepted = timeout(cx.settings.head_timeout, tls.accept(stream)).await;
+            match accepted.unwrap_or_else(|late| Err(late.into())) {
+                Ok(stream) => Some(Io::Client(Box::new(stream))),
+                Err(error) => {
+                    tracing::debug!(%error, "a client's TLS handshake failed");
+                    None
+                }
+            }
+        }
+        (_, io) => Some(io),
+    }
+}
+
 async fn handle(
     cx: Rc<Context>,
     visitor: Rc<Visitor>,
@@ -172,11 +203,18 @@ async fn handle(
         visitor.body_unread();
         let dialect =
             proxyxai_core::dialect::endpoint::dialect_of_path(request.uri().path(), false);
-        let mut response = respond(&Failure::Overloaded, dialect, cx.request_id().as_str());
+        let pinned = cx.config.current();
+        let mut response = respond(
+            &Failure::Overloaded,
+            dialect,
+            cx.request_id().as_str(),
+            pinned.deployment.as_deref().map(Deployment::id),
+        );
         response.body_mut().keep(busy);
         return Ok(response);
     }
-    let mut response = request::serve(Rc::clone(&cx), request, head, visitor).await;
+    let trace = busy.trace.clone();
+    let mut response = request::serve(Rc::clone(&cx), request, head, visitor, trace).await;
     if cx.winding_down.get() {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
@@ -189,6 +227,7 @@ async fn handle(
 pub(crate) struct Busy {
     cx: Rc<Context>,
     visitor: Rc<Visitor>,
+    trace: Option<Rc<Trace>>,
 }
 
 impl Busy {
@@ -198,6 +237,7 @@ impl Busy {
         Self {
             cx: Rc::clone(cx),
             visitor: Rc::clone(visitor),
+            trace: Trace::begin(cx),
         }
     }
 }
@@ -205,6 +245,9 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.visitor.end();
+        if let Some(trace) = &self.trace {
+            trace.end(&self.cx);
+        }
         let left = self.cx.in_flight.get().saturating_sub(1);
         self.cx.in_flight.set(left);
         self.cx.counters.set_in_flight(left);

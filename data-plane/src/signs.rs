@@ -2,7 +2,11 @@
 
 use http::{HeaderMap, HeaderValue, header};
 
-use crate::headers::X_API_KEY;
+use crate::{
+    cascade::CDN_LOOP,
+    headers::X_API_KEY,
+    trace::{TRACEPARENT, TRACESTATE},
+};
 
 /// What the head of a request says. Of a header that stands several times this is the first, as in a look-up.
 #[derive(Default)]
@@ -15,6 +19,9 @@ pub(crate) struct Signs<'a> {
     pub(crate) upgrade: Option<&'a HeaderValue>,
     pub(crate) authorization: Option<&'a HeaderValue>,
     pub(crate) x_api_key: Option<&'a HeaderValue>,
+    pub(crate) cdn_loop: Option<&'a HeaderValue>,
+    pub(crate) traceparent: Option<&'a HeaderValue>,
+    pub(crate) tracestate: Option<&'a HeaderValue>,
 }
 
 impl<'a> Signs<'a> {
@@ -32,6 +39,9 @@ impl<'a> Signs<'a> {
                 header::UPGRADE => &mut signs.upgrade,
                 header::AUTHORIZATION => &mut signs.authorization,
                 _ if *name == X_API_KEY => &mut signs.x_api_key,
+                _ if *name == CDN_LOOP => &mut signs.cdn_loop,
+                _ if *name == TRACEPARENT => &mut signs.traceparent,
+                _ if *name == TRACESTATE => &mut signs.tracestate,
                 _ => continue,
             };
             place.get_or_insert(value);
@@ -63,12 +73,21 @@ mod tests {
                 (signs.upgrade, header::UPGRADE),
                 (signs.authorization, header::AUTHORIZATION),
                 (signs.x_api_key, X_API_KEY),
+                (signs.cdn_loop, CDN_LOOP),
+                (signs.traceparent, TRACEPARENT),
+                (signs.tracestate, TRACESTATE),
             ] {
                 assert_eq!(found, headers.get(&name), "{name} in {lines:?}");
             }
         };
         check(&[]);
         check(&[("Host", "a"), ("X-API-Key", "k"), ("x", "y")]);
+        check(&[("CDN-Loop", "a"), ("cdn-loop", "b")]);
+        check(&[
+            ("TraceParent", "a"),
+            ("tracestate", "b"),
+            ("traceparent", "c"),
+        ]);
         check(&[("host", "a"), ("authorization", "b"), ("Host", "c")]);
         check(&[
             ("transfer-encoding", "chunked"),

@@ -33,6 +33,7 @@ pub(crate) fn answer(call: &Call) -> Response<SimBody> {
             }
         }
         "/v1/messages" => messages(call),
+        "/v1/messages/count_tokens" => count_tokens(call),
         _ => error(call, 404, None),
     }
 }
@@ -91,6 +92,20 @@ fn list() -> Response<SimBody> {
 
 fn model(id: &str, name: &str) -> Value {
     json!({ "type": "model", "id": id, "display_name": name, "created_at": "2025-09-29T00:00:00Z", "max_input_tokens": 200_000, "max_tokens": 64_000 })
+}
+
+/// Counts and charges nothing.
+fn count_tokens(call: &Call) -> Response<SimBody> {
+    let Ok(request) = serde_json::from_slice::<Value>(&call.body) else {
+        return error(call, 400, Some("The request body is not valid JSON."));
+    };
+    for field in ["model", "messages"] {
+        if request.get(field).is_none() {
+            return error(call, 400, Some(&format!("{field}: Field required")));
+        }
+    }
+    let counted = json!({ "input_tokens": input_tokens(&request) });
+    answer_json(200, SimBody::free(written(&counted)))
 }
 
 fn messages(call: &Call) -> Response<SimBody> {

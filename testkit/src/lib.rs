@@ -11,6 +11,7 @@ pub mod fault;
 mod openai;
 mod order;
 mod prompt;
+mod responses;
 mod sim;
 
 pub use answer::SimBody;

@@ -1,4 +1,4 @@
-//! Simulated OpenAI: chat completions, embeddings, models, and its errors, to the byte where clients look.
+//! Simulated OpenAI: chat completions, embeddings, models (responses beside it), and its errors, to the byte where clients look.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use crate::{
     answer::{Piece, SimBody},
     order,
     prompt::{Wish, input_tokens, tokens, words},
+    responses,
     sim::{Call, events, json as answer_json},
 };
 
@@ -30,7 +31,7 @@ pub(crate) fn answer(call: &Call) -> Response<SimBody> {
         path if path.starts_with("/v1/models/") => {
             retrieve(call, path.trim_start_matches("/v1/models/"))
         }
-        "/v1/chat/completions" | "/v1/embeddings" => {
+        "/v1/chat/completions" | "/v1/embeddings" | "/v1/responses" => {
             let Ok(request) = serde_json::from_slice::<Value>(&call.body) else {
                 return error(
                     call,
@@ -38,10 +39,10 @@ pub(crate) fn answer(call: &Call) -> Response<SimBody> {
                     Some("We could not parse the JSON body of your request."),
                 );
             };
-            if call.path.ends_with("embeddings") {
-                embeddings(call, &request)
-            } else {
-                chat(call, &request)
+            match call.path.as_str() {
+                "/v1/embeddings" => embeddings(call, &request),
+                "/v1/responses" => responses::answer(call, &request),
+                _ => chat(call, &request),
             }
         }
         _ => error(call, 404, Some("Invalid URL")),

@@ -21,6 +21,18 @@ pub(crate) const OPENAI_DELTA: Order = ["index id", OPENAI_PARTS];
 const OPENAI_PARTS: &str = "index role content message delta type function name arguments tool_calls refusal annotations param code \
     logprobs finish_reason prompt_tokens completion_tokens total_tokens prompt_tokens_details completion_tokens_details cached_tokens \
     reasoning_tokens audio_tokens";
+/// OpenAI, responses.
+pub(crate) const RESPONSE: Order = [RESPONSE_PARTS, RESPONSE_MORE];
+/// OpenAI, the events of responses.
+pub(crate) const RESPONSE_EVENT: Order = [
+    "type sequence_number item_id output_index content_index delta item part text logprobs arguments code message param response",
+    "",
+];
+const RESPONSE_PARTS: &str = "id object type created_at status arguments call_id name background error incomplete_details instructions \
+    max_output_tokens model output content role annotations logprobs text";
+const RESPONSE_MORE: &str = "parallel_tool_calls previous_response_id reasoning service_tier store temperature format tool_choice tools \
+    top_p truncation usage user metadata input_tokens input_tokens_details cached_tokens output_tokens output_tokens_details \
+    reasoning_tokens total_tokens";
 /// OpenAI, embeddings.
 pub(crate) const OPENAI_LIST: Order = ["object data index embedding model usage", ""];
 /// OpenAI, models.
@@ -54,7 +66,13 @@ fn write(value: &Value, order: Order, out: &mut String) {
         }
         Value::Object(members) => {
             let message = order == ANTHROPIC && members.contains_key("role");
-            let own = if message { ANTHROPIC_MESSAGE } else { order };
+            // What stands within an event of a response has the order of a response.
+            let part = order == RESPONSE_EVENT && !members.contains_key("sequence_number");
+            let own = match (message, part) {
+                (true, _) => ANTHROPIC_MESSAGE,
+                (false, true) => RESPONSE,
+                (false, false) => order,
+            };
             let rank = |name: &str| {
                 let mut names = own.iter().flat_map(|part| part.split_whitespace());
                 names.position(|known| known == name).unwrap_or(usize::MAX)

@@ -24,10 +24,11 @@ pub(crate) struct Wish {
 impl Wish {
     /// Reads the marker of the last message.
     pub(crate) fn of(request: &Value) -> Self {
-        let last = request
-            .get("messages")
-            .and_then(Value::as_array)
-            .and_then(|messages| messages.last());
+        let asked = request.get("messages").or_else(|| request.get("input"));
+        let last = asked.and_then(|asked| match asked.as_array() {
+            Some(messages) => messages.last(),
+            None => Some(asked),
+        });
         let text = last.map(all_text).unwrap_or_default();
         let marker = text
             .split_once("[[sim ")
@@ -59,8 +60,8 @@ pub(crate) fn tokens(text: &str) -> u64 {
 
 /// Toy tokens of all messages, tools and other input of a request; media count 85 each.
 pub(crate) fn input_tokens(request: &Value) -> u64 {
-    let parts =
-        ["messages", "system", "tools", "input"].map(|key| request.get(key).map_or(0, count));
+    let parts = ["messages", "system", "instructions", "tools", "input"]
+        .map(|key| request.get(key).map_or(0, count));
     parts.iter().fold(3, |sum, part| sum.saturating_add(*part))
 }
 

@@ -1,7 +1,7 @@
 //! The simulated providers themselves: one address for both, told apart by path.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     /// Tag and upstream key of each request that had a tag, in the order in which they came.
     pub(crate) tagged: Vec<(String, String)>,
     pub(crate) count: u64,
+    /// The upstream key that made each response.
+    pub(crate) made: BTreeMap<String, String>,
     accepted: Vec<String>,
     next_id: u64,
 }

@@ -21,6 +21,7 @@ pub mod settings;
 pub mod stale;
 pub mod upstream_key;
 pub mod usage;
+pub mod welcome;
 pub mod when;
 pub mod whoami;
 
@@ -72,6 +73,8 @@ pub enum Noun {
     /// Show which credential is used, what it may do, and who answers.
     #[command(name = "whoami")]
     WhoAmI(whoami::WhoAmI),
+    /// Print how to begin with the gateway of this data directory: first virtual key, admin credential, authority.
+    Welcome(welcome::Welcome),
     /// Copy the whole store of a running gateway into a file; secrets stay sealed in it.
     Backup(backup::Backup),
     /// The keys that seal secrets in the store.
@@ -180,6 +183,7 @@ pub fn run(noun: Noun, environment: &Environment) -> Result<(), Failure> {
                 audit::run(verb, &connection, environment).await
             }
             Noun::WhoAmI(whoami) => whoami::run(whoami, environment).await,
+            Noun::Welcome(one) => welcome::run(&one, environment),
             Noun::Backup(backup) => backup::run(backup, environment).await,
             Noun::Secret(Admin {
                 connection, verb, ..

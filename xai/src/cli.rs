@@ -12,7 +12,7 @@ use crate::{
     admin::{self, Noun},
     environment::Environment,
     failure::Failure,
-    output,
+    health, output,
     settings::{self, Given, Settings},
     store, up,
 };
@@ -31,9 +31,12 @@ enum Command {
     Up(UpArgs),
     /// Run the simulated providers alone.
     Sim {
-        /// Port on 127.0.0.1; 0 takes any that is free.
+        /// Port; 0 takes any that is free.
         #[arg(long, default_value_t = 9001)]
         port: u16,
+        /// Address to listen on, such as 0.0.0.0 in a container.
+        #[arg(long, default_value_t = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))]
+        address: std::net::IpAddr,
         /// File to write the address to, for programs.
         #[arg(long, value_name = "FILE")]
         addresses_file: Option<PathBuf>,
@@ -43,6 +46,12 @@ enum Command {
     /// Move the store of a gateway that does not run.
     #[command(subcommand)]
     Store(store::Verb),
+    /// Ask a process whether it is ready, as health checks do; exit code 0 when it is.
+    Health {
+        /// Address, path included.
+        #[arg(value_name = "URL", default_value = "http://127.0.0.1:3445/ready")]
+        url: String,
+    },
     #[command(flatten)]
     Noun(Noun),
     /// Print a completion script for a shell.
@@ -81,10 +90,12 @@ pub fn run() -> Result<(), Failure> {
         Command::Up(arguments) => up(arguments, &environment),
         Command::Sim {
             port,
+            address,
             addresses_file,
-        } => up::sim(port, addresses_file),
+        } => up::sim((address, port).into(), addresses_file),
         Command::Check(arguments) => check(arguments, &environment),
         Command::Store(verb) => store::run(verb, &environment),
+        Command::Health { url } => output::print(&format!("{}\n", health::ask(&url)?)),
         Command::Noun(noun) => admin::run(noun, &environment),
         Command::Completion { shell } => completion(shell),
     }

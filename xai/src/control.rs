@@ -2,7 +2,10 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use proxyxai_control_plane::app::{self, ControlPlane};
+use proxyxai_control_plane::{
+    app::{self, ControlPlane},
+    authority::Kept,
+};
 use proxyxai_core::secret::{SecretString, seal::SealKey};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -34,6 +37,10 @@ pub(crate) struct StateAt<'a> {
     pub(crate) store: Place<'a>,
     pub(crate) keys: KeyPlaces<'a>,
     pub(crate) environment: &'a Environment,
+    /// What administrators show, where it is not made in the data directory.
+    pub(crate) admin_credential: Option<SecretString>,
+    /// What a new deployment takes up.
+    pub(crate) authority: Option<Kept>,
 }
 
 /// A control plane that runs.
@@ -48,13 +55,16 @@ impl Control {
     /// Opens the store and starts what is no call. The key that it gives seals the copy that a node of the same process keeps.
     pub(crate) async fn start(
         settings: app::Settings,
-        state: &StateAt<'_>,
+        state: StateAt<'_>,
         data: &DataDir,
         clock: &Arc<SystemClock>,
         random: &Arc<SystemRandomness>,
         logs: &Logs,
     ) -> Result<(Self, SealKey), Failure> {
-        let admin_credential = data.admin_credential(&**random)?;
+        let admin_credential = match state.admin_credential {
+            Some(given) => data.keep_admin_credential(given)?,
+            None => data.admin_credential(&**random)?,
+        };
         let store = store::open(&state.store, data).await?;
         let key = keys::choose(state.keys, state.environment, &store, Some(&**random)).await?;
         let copy_key = key.derive(COPY_KEY);
@@ -65,6 +75,7 @@ impl Control {
             key_encryption_key: key,
             next_key_encryption_key: Arc::new(keys::Next::new(state.keys, state.environment)),
             admin_credential: admin_credential.clone(),
+            authority: state.authority,
         };
         let plane = app::build(settings, ports).await;
         let plane = Arc::new(plane.map_err(|error| Failure::failed(error.to_string()))?);

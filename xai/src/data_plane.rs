@@ -7,6 +7,7 @@ mod joining;
 
 use std::{process::ExitCode, sync::Arc};
 
+use proxyxai_core::{ports::Clock as _, trace::Outbox};
 use proxyxai_data_plane::{
     app,
     control_tls::{self, ClientIdentity},
@@ -18,15 +19,18 @@ use tonic::transport::Channel;
 
 use self::identity::Identity;
 use crate::{
+    client_tls::{self, CertificateFiles},
     environment::Environment,
     failure::Failure,
     logs::{Logs, Part},
     node::{self, Member},
     ops::{self, Ops},
     process::{self, say},
+    request_log,
     role::Program,
     settings::{data_plane::Given, data_plane::Settings, load::Loaded},
     system::{SystemClock, SystemRandomness},
+    traces::{self, Source},
     up::{data::DataDir, sockets},
 };
 
@@ -46,13 +50,19 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
     process::run(async {
         let clients = sockets::clients(settings.listen, settings.cores)?;
         let ops = sockets::socket("ops", settings.ops).await?;
+        let certificate =
+            CertificateFiles::read(&settings.tls_certificate_file, &settings.tls_key_file)?;
+        let tls = certificate.as_ref().map(CertificateFiles::tls);
         let clock = Arc::new(SystemClock::start());
         let random = SystemRandomness::open().map_err(|e| Failure::failed(e.to_string()))?;
         let random = Arc::new(random);
         let credential = data.ops_credential(&*random)?;
+        let joined = Arc::new(Outbox::new(1));
         let identity = match Identity::read(&data)? {
             Some(identity) => identity,
-            None => joining::join(&settings, environment, &data, &*clock, &*random).await?,
+            None => {
+                joining::join(&settings, environment, &data, &*clock, &*random, &joined).await?
+            }
         };
         let shown = Arc::new(ClientIdentity::default());
         let refuse = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
@@ -81,16 +91,35 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
             clock: Arc::clone(&clock) as _,
             random: Arc::clone(&random) as _,
         };
+        let (shown_identity, clock_of_certificate) =
+            (Arc::clone(&renewal.identity), Arc::clone(&clock));
         let built = node::build(settings.node(), member, &data, clock, random)?;
-        let built = built.with_log(logs.control(Part::Node));
+        let built = built.with_log(logs.control(Part::Node)).with_tls(tls);
+        let built = request_log::open(built, &settings.request_log)?;
         let address = clients.address();
         let (node, background) = app::start(built, clients)
             .map_err(|error| Failure::failed(format!("the node cannot start: {error}")))?;
+        let source = Source {
+            service: "proxyxai-node",
+            instance: id.clone(),
+            spans: node.handle.spans(),
+        };
+        let joined = Source {
+            service: "proxyxai-node",
+            instance: id.clone(),
+            spans: joined,
+        };
+        let traces = traces::start(&settings.traces(), vec![joined, source])?;
         let stop = CancellationToken::new();
         let keep = Arc::clone(&data);
         let save = move |next: &_| identity::save(&keep, authority, next);
         let renewal = tokio::spawn(renewal.run(save, stop.clone()));
-        let shown = Ops::new(credential, Some(node.handle.clone()), None, loaded.lines);
+        let shown = Ops::new(credential, Some(node.handle.clone()), None, loaded.lines)
+            .with_traces(traces.as_ref())
+            .with_metrics_from(settings.metrics_from.clone())
+            .with_certificate(Box::new(move || {
+                shown_identity.remaining(clock_of_certificate.unix_ms())
+            }));
         let ops_address = ops.address;
         let ops = ops::serve(ops.listener, shown, stop.clone());
         data.write_addresses(&json!({ "client": address, "ops": ops_address, "node": id }))?;
@@ -110,11 +139,15 @@ fn run(loaded: Loaded<Settings>, environment: &Environment) -> Result<(), Failur
                 biased;
                 () = process::told_to_stop() => {}
                 () = warn_without_configuration(without) => {}
+                () = client_tls::follow(certificate) => {}
             }
             node.drain().await;
         };
         tokio::join!(life, background);
         stop.cancel();
+        if let Some(traces) = traces {
+            traces.end().await;
+        }
         for task in [ops, renewal] {
             let _ended_either_way = tokio::time::timeout(ops::LAST, task).await;
         }

@@ -3,6 +3,8 @@
 //! Invariant: metrics and configuration are shown to the machine itself, and to others only with the admin credential, which for a
 //! node that runs alone is the one in its file `ops-credential`.
 
+mod process;
+
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
@@ -13,14 +15,20 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 use proxyxai_control_plane::app::ControlPlane;
-use proxyxai_core::secret::{ExposeSecret as _, SecretString};
+use proxyxai_core::{
+    exposition::Page,
+    secret::{ExposeSecret as _, SecretString},
+};
 use proxyxai_data_plane::node::Handle;
 use serde_json::{Value, json};
 use subtle::ConstantTimeEq as _;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::Line;
+use crate::{
+    settings::{Line, networks::Networks},
+    traces::{Counters, Traces},
+};
 
 /// How long its last answers may take.
 pub(crate) const LAST: Duration = Duration::from_secs(2);
@@ -32,7 +40,14 @@ pub(crate) struct Ops {
     /// What is shown by whoever is not on this machine.
     credential: SecretString,
     lines: Vec<Line>,
+    traces: Option<Arc<Counters>>,
+    certificate: Option<Remaining>,
+    /// Who sees metrics without the credential.
+    metrics_from: Networks,
 }
+
+/// Tells how long a certificate is still accepted.
+type Remaining = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 /// Serves until told to stop.
 pub(crate) fn serve(listener: TcpListener, ops: Ops, stop: CancellationToken) -> JoinHandle<()> {
@@ -70,7 +85,7 @@ async fn metrics(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    if !ops.admits(peer, &headers) {
+    if !ops.metrics_from.contain(peer.ip()) && !ops.admits(peer, &headers) {
         return refused();
     }
     let mut text = String::new();
@@ -80,6 +95,16 @@ async fn metrics(
     if let Some(control_plane) = &ops.control_plane {
         control_plane.metrics(&mut text);
     }
+    let mut page = Page::new(&mut text);
+    if let Some(traces) = &ops.traces {
+        traces.metrics(&mut page);
+    }
+    if let Some(left) = ops.certificate.as_ref().and_then(|left| left()) {
+        let name = "xai_node_certificate_remaining_seconds";
+        let help = "How long the certificate of this node is still accepted; 0 when it is not.";
+        page.gauge(name, help, left);
+    }
+    process::metrics(&mut page);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
@@ -110,7 +135,33 @@ impl Ops {
             control_plane,
             credential,
             lines,
+            traces: None,
+            certificate: None,
+            metrics_from: Networks::default(),
         }
+    }
+
+    /// Shows metrics to these networks without a credential.
+    pub(crate) fn with_metrics_from(self, metrics_from: Networks) -> Self {
+        Self {
+            metrics_from,
+            ..self
+        }
+    }
+
+    /// Shows also how long the certificate of a node is accepted.
+    pub(crate) fn with_certificate(self, remaining: Remaining) -> Self {
+        let certificate = Some(remaining);
+        Self {
+            certificate,
+            ..self
+        }
+    }
+
+    /// Shows also what becomes of traces, if there are any.
+    pub(crate) fn with_traces(self, traces: Option<&Traces>) -> Self {
+        let traces = traces.map(|traces| Arc::clone(&traces.counters));
+        Self { traces, ..self }
     }
 
     /// What is ready, or why it is not.

@@ -8,21 +8,29 @@
 mod table;
 pub mod control_plane;
 pub mod data_plane;
+pub mod delay;
 pub mod key_place;
 pub mod load;
+pub mod networks;
 pub mod store;
+pub mod trace;
 pub mod value;
 
 use std::net::SocketAddr;
 
+use delay::Delay;
 use key_place::KeyPlace;
 pub use load::{Source, Table, load};
+use networks::Networks;
+use proxyxai_core::trace::{Conventions, Ratio};
+use proxyxai_data_plane::trace::TraceUpstreams;
 use store::{Endpoints, KeyPrefix, Optional, StoreKind};
+use trace::Collector;
 use value::{Bytes, Folder, LogFilter, LogFormat, Names, Span};
 
 use crate::{environment::Environment, failure::Failure};
 
-settings! { environment [node control log keys store]
+settings! { environment [node control log trace keys store]
     /// Directory that holds everything: store, keys, usage.
     data: Folder = Folder::default_data(environment), "DIR";
     /// Address that clients call.

@@ -6,33 +6,34 @@
 
 pub(crate) mod data;
 mod greeting;
-mod managed;
-mod managed_env;
-mod pipe;
+pub(crate) mod managed;
+pub(crate) mod managed_env;
+pub(crate) mod pipe;
 mod sim;
 pub(crate) mod sockets;
 pub(crate) mod store;
 
 use std::{sync::Arc, time::Duration};
 
-use proxyxai_control_plane::app::{ControlPlane, FirstKey};
-use proxyxai_core::{account::key, ports::random_bytes, secret::SecretString};
-use proxyxai_data_plane::{app as data_plane, config::NodeCredential};
+use proxyxai_data_plane::app as data_plane;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use sim::sim;
 
 use crate::{
+    client_tls::{self, CertificateFiles},
     control::{Control, StateAt},
     environment::Environment,
     failure::Failure,
+    first_key,
     logs::{Logs, Part},
     node::{self, Member},
     ops::{self, Ops},
-    process,
+    process, request_log,
     settings::{Line, Settings},
     system::{SystemClock, SystemRandomness},
+    traces::{self, Source, Traces},
 };
 use data::DataDir;
 use sockets::Sockets;
@@ -75,6 +76,8 @@ struct Gateway {
     greeting: greeting::Greeting,
     ops: JoinHandle<()>,
     ops_stop: CancellationToken,
+    traces: Option<Traces>,
+    certificate: Option<CertificateFiles>,
 }
 
 impl Gateway {
@@ -94,22 +97,17 @@ impl Gateway {
             store: settings.store(),
             keys: settings.keys(),
             environment,
+            admin_credential: None,
+            authority: None,
         };
         let (mut control, copy_key) =
-            Control::start(settings.control(), &state, data, &clock, &random, logs).await?;
-        let first_key = first_key(data, &control.plane, &random).await?;
+            Control::start(settings.control(), state, data, &clock, &random, logs).await?;
+        let first_key = first_key::ensure(data, &control.plane, &random).await?;
         let addresses = sockets.addresses(control.plane.authority().fingerprint());
         let (channel, incoming) = pipe::pipe();
         control.serve(incoming);
         control.serve_tls(sockets.grpc);
-        let objects_of = |owner: managed::Owner| -> Result<managed::Objects, Failure> {
-            let secret = control.plane.managing_credential(owner.managed_by());
-            let secret = secret.unwrap_or_else(|| control.admin_credential.clone());
-            Ok(managed::Objects::new(
-                credential(&secret)?.on(channel.clone()),
-                owner,
-            ))
-        };
+        let objects_of = |owner| managed::Objects::of(&control, owner, channel.clone());
         let mut objects = objects_of(managed::Owner::Demo)?;
         objects
             .reconcile(demo.map(sim::Demo::wanted).unwrap_or_default())
@@ -120,23 +118,43 @@ impl Gateway {
                 .await?;
         }
         let node_settings = settings.node();
+        let node_id = data.node_id(&*random)?;
         let member = Member {
-            id: data.node_id(&*random)?,
+            id: node_id.clone(),
             channels: vec![channel],
             credential: Some(control.plane.node_credential()),
             copy_key,
         };
         let node = node::build(node_settings, member, data, clock, random)?;
-        let node = node.with_log(logs.control(Part::Node));
+        let certificate =
+            CertificateFiles::read(&settings.tls_certificate_file, &settings.tls_key_file)?;
+        let tls = certificate.as_ref().map(CertificateFiles::tls);
+        let node = node.with_log(logs.control(Part::Node)).with_tls(tls);
+        let node = request_log::open(node, &settings.request_log)?;
         let (node, background) = data_plane::start(node, sockets.clients)
             .map_err(|error| Failure::failed(format!("the node cannot start: {error}")))?;
+        let sources = vec![
+            Source {
+                service: "proxyxai-node",
+                instance: node_id,
+                spans: node.handle.spans(),
+            },
+            Source {
+                service: "proxyxai-control-plane",
+                instance: control.plane.deployment_id().to_owned(),
+                spans: control.plane.spans(),
+            },
+        ];
+        let traces = traces::start(&settings.traces(), sources)?;
         let ops_stop = CancellationToken::new();
         let ops = Ops::new(
             control.admin_credential.clone(),
             Some(node.handle.clone()),
             Some(Arc::clone(&control.plane)),
             lines.clone(),
-        );
+        )
+        .with_traces(traces.as_ref())
+        .with_metrics_from(settings.metrics_from.clone());
         let ops = ops::serve(sockets.ops.listener, ops, ops_stop.clone());
         data.write_addresses(&addresses)?;
         let greeting = greeting::Greeting {
@@ -153,6 +171,8 @@ impl Gateway {
             greeting,
             ops,
             ops_stop,
+            traces,
+            certificate,
         })
     }
 
@@ -165,63 +185,29 @@ impl Gateway {
             greeting,
             ops,
             ops_stop,
+            traces,
+            certificate,
         } = self;
         let life = async {
             wait_ready(&node).await;
             greeting.print();
-            process::told_to_stop().await;
+            tokio::select! {
+                biased;
+                () = process::told_to_stop() => {}
+                () = client_tls::follow(certificate) => {}
+            }
             node.drain().await;
         };
         tokio::join!(life, background);
         control.end().await;
+        if let Some(traces) = traces {
+            traces.end().await;
+        }
         ops_stop.cancel();
         let _ended_either_way = tokio::time::timeout(ops::LAST, ops).await;
         data.remove_addresses();
         Ok(())
     }
-}
-
-fn credential(secret: &SecretString) -> Result<NodeCredential, Failure> {
-    NodeCredential::new(secret)
-        .map_err(|_| Failure::failed("the file `admin-credential` holds characters that cannot be sent; delete it to get a new one"))
-}
-
-/// The first virtual key: written to its file before it exists, so that no crash can lose it.
-async fn first_key(
-    data: &DataDir,
-    control: &ControlPlane,
-    random: &SystemRandomness,
-) -> Result<Option<String>, Failure> {
-    let kept = data.first_key()?;
-    let candidate = match &kept {
-        Some(text) => key::GeneratedKey {
-            id: key::parse(text)
-                .map_err(|error| {
-                    Failure::failed(format!(
-                        "the file `first-key` holds no key: {error}; delete it"
-                    ))
-                })?
-                .id()
-                .to_owned(),
-            text: text.clone().into(),
-        },
-        None => {
-            let made = key::generate(random_bytes(random));
-            data.write_first_key(&made.text)?;
-            made
-        }
-    };
-    let id = candidate.id.clone();
-    let adopted = control
-        .adopt_first_key(&candidate)
-        .await
-        .map_err(|error| Failure::failed(error.to_string()))?;
-    let ours = adopted == FirstKey::Created || adopted == (FirstKey::Exists { id });
-    if ours && control.knows(&candidate) {
-        return data.first_key();
-    }
-    data.remove_first_key();
-    Ok(None)
 }
 
 async fn wait_ready(node: &data_plane::Running) {

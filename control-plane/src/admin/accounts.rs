@@ -226,6 +226,7 @@ pub(crate) fn create(
         allowed_networks: request.allowed_networks.clone(),
         max_stale_seconds: request.max_stale_seconds,
         serve_expired: request.serve_expired,
+        gateway: request.gateway,
     };
     check_limits(state, Some(parent), limits_of(&account), &Dimension::ALL)?;
     let said = staleness_of(&account)?;
@@ -254,6 +255,9 @@ pub(crate) fn update(
     }
     if let Some(suspended) = request.suspended {
         account.suspended = suspended;
+    }
+    if let Some(gateway) = request.gateway {
+        account.gateway = gateway;
     }
     let mut written = Vec::new();
     for (dimension, given, list) in [

@@ -32,6 +32,7 @@ use crate::{
     },
     audit::service::AuditServer,
     auth::{Gate, Guard},
+    calls::Watched,
     config_service::ConfigServiceServer,
     join::{JoinServer, JoinTokenServer},
     log_service::LogServer,
@@ -72,6 +73,7 @@ impl ControlPlane {
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .max_concurrent_streams(Some(128))
+            .layer(Watched(Arc::clone(&self.calls)))
             .layer(Guard(Arc::new(Gate {
                 config: config(),
                 credentials: Arc::clone(&self.credentials),

@@ -44,10 +44,10 @@ async fn door() -> (Arc<Door>, Arc<Still>) {
     let deployment = bootstrap::deployment(&store, &*random, &*clock, kek.into()).await;
     let deployment = deployment.unwrap();
     let (generation, keyring) = (deployment.generation, deployment.keyring);
-    let authority = authority(&store, &*random, &*clock, &keyring, "dep")
+    let authority = authority(&store, &*random, &*clock, &keyring, "dep", None)
         .await
         .unwrap();
-    let again = super::authority(&store, &*random, &*clock, &keyring, "dep")
+    let again = super::authority(&store, &*random, &*clock, &keyring, "dep", None)
         .await
         .unwrap();
     assert_eq!(again.fingerprint(), authority.fingerprint(), "made once");

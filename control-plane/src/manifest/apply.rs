@@ -160,6 +160,7 @@ impl Working<'_> {
             allowed_networks: account.allowed_networks.clone(),
             max_stale_seconds: account.max_stale_seconds,
             serve_expired: account.serve_expired,
+            gateway: account.gateway,
             idempotency_key: String::new(),
         };
         let id = new_id(self.tools.random, "acct");

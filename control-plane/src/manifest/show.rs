@@ -98,6 +98,7 @@ pub(super) fn one(state: &State, stored: &StoredResource) -> Option<ManifestObje
         resource::Kind::Account(it) => Kind::Account(ManifestAccount {
             path: path(&it.id)?,
             suspended: it.suspended,
+            gateway: it.gateway,
             allowed_models: it.allowed_models.clone(),
             allowed_endpoints: it.allowed_endpoints.clone(),
             allowed_networks: it.allowed_networks.clone(),

@@ -53,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) settings: NodeSettings,
     /// Up to where the node was told what to forget.
     pub(crate) told: Version,
+    /// When the stream began.
+    pub(crate) began: Duration,
 }
 
 /// Why a stream is over.
@@ -266,7 +268,15 @@ impl Session {
                 if equal == Some(false) {
                     tracing::error!(node = self.node_id, version = %applied, "a node holds another content than was published");
                 }
+                let newest = self.publisher().latest();
+                let now = self.config.clock.monotonic();
+                // A node that came later took up what was there, however old that was.
+                let timed = applied == newest.point.version && newest.at > self.began;
                 self.nodes.hear(&self.node_id, self.stream, |node| {
+                    if timed && applied > node.applied {
+                        let took = now.saturating_sub(newest.at);
+                        self.nodes.propagation.observe(took);
+                    }
                     node.applied = applied;
                     node.vitals = ack.vitals.or(node.vitals);
                     node.digest_equal = equal.or(node.digest_equal);

@@ -370,3 +370,27 @@ async fn keys_are_made_changed_and_deleted() {
         &["no virtual key"],
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_account_is_a_gateways_only_where_that_is_said() {
+    let plane = World::new().start().await;
+    let request = CreateAccountRequest {
+        gateway: true,
+        ..new_account("", "branch", &[])
+    };
+    let made = ok(plane.accounts().create_account(request).await);
+    assert!(made.account.unwrap().account.unwrap().gateway);
+    let below = account(&plane, "root/branch", "client").await;
+    assert!(!below.account.unwrap().gateway, "it is not handed down");
+    // What is not mentioned stays.
+    let rename = rename("root/branch", "office");
+    let renamed = ok(plane.accounts().update_account(rename).await);
+    assert!(renamed.account.unwrap().account.unwrap().gateway);
+    let no = UpdateAccountRequest {
+        account: "root/office".into(),
+        gateway: Some(false),
+        ..UpdateAccountRequest::default()
+    };
+    let changed = ok(plane.accounts().update_account(no).await);
+    assert!(!changed.account.unwrap().account.unwrap().gateway);
+}

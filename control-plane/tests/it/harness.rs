@@ -136,6 +136,7 @@ impl World {
             key_encryption_key: SealKey::new(self.kek),
             next_key_encryption_key: Arc::new(NextKey(Arc::clone(&self.next_kek))),
             admin_credential: ADMIN.into(),
+            authority: None,
         };
         app::build(self.settings.clone(), ports).await
     }

@@ -97,6 +97,7 @@ impl Gateway {
             key_encryption_key: SealKey::new([7; 32]),
             next_key_encryption_key: Arc::new(AlwaysAnother(AtomicU8::new(8))),
             admin_credential: ADMIN.into(),
+            authority: None,
         };
         let control = Arc::new(app::build(settings, ports).await.unwrap());
         let channel = serve(&control);

@@ -67,6 +67,7 @@ fn configuration(random: &Seeded) -> Vec<ManifestObject> {
         let mut object = account(&path, list);
         if let Some(Kind::Account(account)) = &mut object.kind {
             account.suspended = random.draw(4) == 0;
+            account.gateway = random.draw(3) == 0;
         }
         objects.push(object);
         accounts.push((path, if narrows { narrower } else { models }));

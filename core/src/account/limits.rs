@@ -194,5 +194,7 @@ fn bit(endpoint: Endpoint) -> u8 {
         Endpoint::Embeddings => 2,
         Endpoint::Messages => 4,
         Endpoint::Models => 8,
+        Endpoint::Responses => 16,
+        Endpoint::CountTokens => 32,
     }
 }

@@ -48,6 +48,7 @@ enum Place {
         limited: bool,
         /// Whether it says something of staleness.
         dated: bool,
+        gateway: bool,
     },
 }
 
@@ -197,6 +198,11 @@ impl AccountTree {
             }),
             None => Ok(()),
         }
+    }
+
+    /// Whether it is a child gateway that calls as this account. This is not handed down: what its accounts below are used for is not known.
+    pub fn is_of_gateway(&self, index: AccountIndex) -> bool {
+        matches!(self.places.get(index), Place::Taken { gateway: true, .. })
     }
 
     /// The nearest account that is suspended: this one, or one above it.

@@ -20,6 +20,8 @@ pub enum ErrorCode {
     ModelNotAllowed,
     /// Nothing is at this path.
     NotFound,
+    /// The response that is gone on from is not one of the caller's.
+    NoSuchResponse,
     /// The path is right, the method is not.
     MethodNotAllowed,
     /// The body is too large.
@@ -38,16 +40,36 @@ pub enum ErrorCode {
     UpstreamTimeout,
     /// An upstream key is refused by its provider.
     UpstreamKeyRefused,
+    /// The request went round in a circle of gateways, or through too many.
+    Loop,
 }
 
 impl ErrorCode {
+    /// Every code.
+    pub const ALL: [Self; 14] = [
+        Self::InvalidRequest,
+        Self::InvalidApiKey,
+        Self::PermissionDenied,
+        Self::ModelNotAllowed,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::TooLarge,
+        Self::UnsupportedEncoding,
+        Self::TooManyRequests,
+        Self::Unavailable,
+        Self::NoUpstream,
+        Self::UpstreamFailed,
+        Self::UpstreamTimeout,
+        Self::UpstreamKeyRefused,
+    ];
+
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
             Self::InvalidRequest => 400,
             Self::InvalidApiKey => 401,
             Self::PermissionDenied | Self::ModelNotAllowed => 403,
-            Self::NotFound => 404,
+            Self::NotFound | Self::NoSuchResponse => 404,
             Self::MethodNotAllowed => 405,
             Self::TooLarge => 413,
             Self::UnsupportedEncoding => 415,
@@ -55,6 +77,7 @@ impl ErrorCode {
             Self::UpstreamFailed | Self::UpstreamKeyRefused => 502,
             Self::Unavailable | Self::NoUpstream => 503,
             Self::UpstreamTimeout => 504,
+            Self::Loop => 508,
         }
     }
 
@@ -66,6 +89,7 @@ impl ErrorCode {
             Self::PermissionDenied => "permission_denied",
             Self::ModelNotAllowed => "model_not_allowed",
             Self::NotFound => "not_found",
+            Self::NoSuchResponse => "previous_response_not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "request_too_large",
             Self::UnsupportedEncoding => "unsupported_encoding",
@@ -75,6 +99,7 @@ impl ErrorCode {
             Self::UpstreamFailed => "upstream_failed",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamKeyRefused => "upstream_key_refused",
+            Self::Loop => "gateway_loop",
         }
     }
 
@@ -117,6 +142,16 @@ struct OpenaiError<'a> {
 }
 
 #[derive(Serialize)]
+struct ResponseEvent<'a> {
+    r#type: &'static str,
+    sequence_number: u64,
+    code: &'static str,
+    message: &'a str,
+    param: Option<&'a str>,
+    error: OpenaiError<'a>,
+}
+
+#[derive(Serialize)]
 struct AnthropicBody<'a> {
     r#type: &'static str,
     error: AnthropicError<'a>,
@@ -132,7 +167,7 @@ struct AnthropicError<'a> {
 /// The body of an error answer.
 pub fn body(dialect: Dialect, code: ErrorCode, message: &str, request_id: &str) -> Vec<u8> {
     let written = match dialect {
-        Dialect::OpenaiChat => serde_json::to_vec(&OpenaiBody {
+        Dialect::OpenaiChat | Dialect::OpenaiResponses => serde_json::to_vec(&OpenaiBody {
             error: OpenaiError {
                 message,
                 r#type: code.openai_type(),
@@ -152,18 +187,42 @@ pub fn body(dialect: Dialect, code: ErrorCode, message: &str, request_id: &str) 
     written.unwrap_or_default()
 }
 
-/// The event that ends a stream whose rest will not come. It begins with an empty line, which ends an event that was cut.
-pub fn event(dialect: Dialect, code: ErrorCode, message: &str, request_id: &str) -> Vec<u8> {
+/// The event that ends a stream whose rest will not come. It begins with an empty line, which ends an event that was cut. `number` is how
+/// many events came before it.
+pub fn event(
+    dialect: Dialect,
+    code: ErrorCode,
+    message: &str,
+    request_id: &str,
+    number: u64,
+) -> Vec<u8> {
     let name: &[u8] = match dialect {
         Dialect::OpenaiChat => b"",
-        Dialect::AnthropicMessages => b"event: error\n",
+        Dialect::OpenaiResponses | Dialect::AnthropicMessages => b"event: error\n",
     };
-    [
-        b"\n\n",
-        name,
-        b"data: ",
-        &body(dialect, code, message, request_id),
-        b"\n\n",
-    ]
-    .concat()
+    let data = match dialect {
+        Dialect::OpenaiResponses => response_event(code, message, number),
+        Dialect::OpenaiChat | Dialect::AnthropicMessages => {
+            body(dialect, code, message, request_id)
+        }
+    };
+    [b"\n\n", name, b"data: ", &data, b"\n\n"].concat()
+}
+
+/// The reference has what is wrong at the top of the event; the official clients raise an error only for one that has it within `error`.
+fn response_event(code: ErrorCode, message: &str, sequence_number: u64) -> Vec<u8> {
+    let written = serde_json::to_vec(&ResponseEvent {
+        r#type: "error",
+        sequence_number,
+        code: code.as_str(),
+        message,
+        param: None,
+        error: OpenaiError {
+            message,
+            r#type: code.openai_type(),
+            param: None,
+            code: code.as_str(),
+        },
+    });
+    written.unwrap_or_default()
 }

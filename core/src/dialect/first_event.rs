@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Dialect, sse};
+use super::{Dialect, responses, sse};
 
 /// What the head of a stream shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,9 @@ fn judge(dialect: Dialect, event: &[u8]) -> FirstEvent {
     if memchr::memmem::find(data, b"\"error\"").is_none() {
         return FirstEvent::Content;
     }
+    if dialect == Dialect::OpenaiResponses {
+        return judge_response(data);
+    }
     #[derive(Deserialize)]
     struct Event {
         error: Option<Error>,
@@ -53,22 +56,44 @@ fn judge(dialect: Dialect, event: &[u8]) -> FirstEvent {
         code: Option<serde_json::Value>,
     }
     match serde_json::from_slice::<Event>(data) {
-        Ok(Event { error: Some(error) }) => {
-            let code = error.code.as_ref();
-            let number = code
-                .and_then(serde_json::Value::as_u64)
-                .and_then(|n| u16::try_from(n).ok());
-            let words = [error.kind.as_deref(), code.and_then(|c| c.as_str())];
-            let status = number
-                .filter(|n| (400..600).contains(n))
-                .unwrap_or_else(|| status_of(dialect, &words));
-            FirstEvent::Error {
-                status,
-                body: data.to_vec(),
-            }
-        }
+        Ok(Event { error: Some(error) }) => FirstEvent::Error {
+            status: status(dialect, error.kind.as_deref(), error.code.as_ref()),
+            body: data.to_vec(),
+        },
         Ok(Event { error: None }) | Err(_) => FirstEvent::Content,
     }
+}
+
+/// The events of a response tell of errors in three ways, and an answer in one.
+fn judge_response(data: &[u8]) -> FirstEvent {
+    let event = serde_json::from_slice::<responses::Event>(data);
+    let Some(trouble) = event.ok().and_then(responses::Event::trouble) else {
+        return FirstEvent::Content;
+    };
+    let (kind, code) = (trouble.kind.as_deref(), trouble.code.as_ref());
+    let status = status(Dialect::OpenaiResponses, kind, code);
+    let usual = if status < 500 {
+        "invalid_request_error"
+    } else {
+        "server_error"
+    };
+    let body = serde_json::json!({ "error": {
+        "message": trouble.message, "type": kind.unwrap_or(usual), "param": trouble.param, "code": code,
+    } });
+    FirstEvent::Error {
+        status,
+        body: body.to_string().into_bytes(),
+    }
+}
+
+fn status(dialect: Dialect, kind: Option<&str>, code: Option<&serde_json::Value>) -> u16 {
+    let number = code
+        .and_then(serde_json::Value::as_u64)
+        .and_then(|n| u16::try_from(n).ok());
+    let words = [kind, code.and_then(|c| c.as_str())];
+    number
+        .filter(|n| (400..600).contains(n))
+        .unwrap_or_else(|| status_of(dialect, &words))
 }
 
 /// The status that an error's type or code stands for.

@@ -12,6 +12,8 @@ use super::{
     scan::{self, Member, NotAnObject},
 };
 
+mod response;
+
 /// What a request asks for.
 #[derive(Debug, Clone)]
 pub struct Intent {
@@ -25,9 +27,25 @@ pub struct Intent {
     pub output_cap: Option<u64>,
     /// How many answers are asked for.
     pub choices: u64,
+    /// The service tier that is asked for; told of responses alone.
+    pub service_tier: Option<String>,
+    /// What it goes on from that the provider keeps, if anything.
+    pub state: State,
     usage: UsageRequest,
     /// Where the model's name stands in the body, its quotes included.
     model_at: Range<usize>,
+}
+
+/// What a request goes on from that lies with the provider's account that made it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum State {
+    /// Nothing: any account can serve it.
+    #[default]
+    None,
+    /// The response of this id.
+    Response(String),
+    /// Something else that only one account has: a conversation, a file, an item, sealed reasoning.
+    Other,
 }
 
 /// Where the body asks for usage in a stream, or where it can be made to ask.
@@ -65,6 +83,11 @@ pub enum InvalidBody {
     /// No model.
     #[error("you must provide a model parameter")]
     NoModel,
+    /// A response that is made later, and would have to be fetched.
+    #[error(
+        "`background` responses are not passed on, as what they end with could not be fetched here; send the request without it, and with `stream` if it takes long"
+    )]
+    Background,
 }
 
 /// Reads the body of a request.
@@ -72,40 +95,33 @@ pub enum InvalidBody {
 /// # Errors
 /// Says what is wrong with the body, in words for its sender.
 pub fn read(endpoint: Endpoint, body: &Bytes) -> Result<Intent, InvalidBody> {
-    let mut fields = Fields::default();
+    if endpoint == Endpoint::Responses {
+        return response::read(body);
+    }
+    let mut fields = Fields::of(&KEYS);
     scan::members(body, |member| fields.take(body, member))?;
     let [model, stream, options, cap, cap_chat, choices] = fields.found;
     let model_at = model.ok_or(InvalidBody::NoModel)?;
     let model = read_model(body, model_at.clone())?;
-    let text = |range: &Range<usize>| body.get(range.clone()).unwrap_or_default();
-    let stream = match stream.as_ref().map(text) {
-        None | Some(b"false" | b"null") => false,
-        Some(b"true") => true,
-        Some(_) => {
-            return Err(InvalidBody::Type {
-                key: "stream",
-                want: "true or false",
-            });
-        }
-    };
-    let number = |range: Option<&Range<usize>>| {
-        range
-            .and_then(|r| str::from_utf8(text(r)).ok())
-            .and_then(|t| t.parse::<u64>().ok())
-    };
+    let stream = flag(body, stream.as_ref(), "stream")?;
+    let number = |range: Option<&Range<usize>>| number(body, range);
     let usage = match endpoint {
         Endpoint::ChatCompletions if stream => usage_request(body, options)?,
         Endpoint::ChatCompletions
         | Endpoint::Embeddings
+        | Endpoint::Responses
         | Endpoint::Messages
+        | Endpoint::CountTokens
         | Endpoint::Models => UsageRequest::AsGiven,
     };
     Ok(Intent {
         endpoint,
         model,
-        stream: stream && endpoint != Endpoint::Embeddings,
+        stream: stream && endpoint != Endpoint::Embeddings && endpoint != Endpoint::CountTokens,
         output_cap: number(cap_chat.as_ref()).or_else(|| number(cap.as_ref())),
         choices: number(choices.as_ref()).unwrap_or(1),
+        service_tier: None,
+        state: State::None,
         usage,
         model_at,
     })
@@ -120,6 +136,8 @@ impl Intent {
             stream: false,
             output_cap: None,
             choices: 1,
+            service_tier: None,
+            state: State::None,
             usage: UsageRequest::AsGiven,
             model_at: 0..0,
         }
@@ -172,23 +190,31 @@ const KEYS: [&str; 6] = [
     "n",
 ];
 
-#[derive(Default)]
-struct Fields {
-    found: [Option<Range<usize>>; KEYS.len()],
+/// Where the values of some keys stand.
+struct Fields<const N: usize> {
+    keys: &'static [&'static str; N],
+    found: [Option<Range<usize>>; N],
 }
 
-impl Fields {
+impl<const N: usize> Fields<N> {
+    fn of(keys: &'static [&'static str; N]) -> Self {
+        Self {
+            keys,
+            found: [const { None }; N],
+        }
+    }
+
     fn take(&mut self, body: &[u8], member: Member) -> Result<(), InvalidBody> {
         let raw = body.get(member.key.clone()).unwrap_or_default();
-        let mut position = KEYS.iter().position(|name| name.as_bytes() == raw);
+        let mut position = self.keys.iter().position(|name| name.as_bytes() == raw);
         if position.is_none() && member.escaped {
             let key = unescape(body, &member.key).ok_or(NotAnObject {
                 what: "a key with a wrong escape",
                 at: member.key.start,
             })?;
-            position = KEYS.iter().position(|name| *name == key);
+            position = self.keys.iter().position(|name| *name == key);
         }
-        let Some((slot, name)) = position.and_then(|p| self.found.get_mut(p).zip(KEYS.get(p)))
+        let Some((slot, name)) = position.and_then(|p| self.found.get_mut(p).zip(self.keys.get(p)))
         else {
             return Ok(());
         };
@@ -198,6 +224,22 @@ impl Fields {
             Ok(())
         }
     }
+}
+
+fn flag(body: &[u8], value: Option<&Range<usize>>, key: &'static str) -> Result<bool, InvalidBody> {
+    match value.map(|range| body.get(range.clone()).unwrap_or_default()) {
+        None | Some(b"false" | b"null") => Ok(false),
+        Some(b"true") => Ok(true),
+        Some(_) => Err(InvalidBody::Type {
+            key,
+            want: "true or false",
+        }),
+    }
+}
+
+fn number(body: &[u8], value: Option<&Range<usize>>) -> Option<u64> {
+    let text = body.get(value?.clone())?;
+    str::from_utf8(text).ok()?.parse().ok()
 }
 
 fn read_model(body: &[u8], value: Range<usize>) -> Result<String, InvalidBody> {

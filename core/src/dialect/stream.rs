@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 
 use super::{
-    Dialect, Endpoint, scan,
+    Dialect, Endpoint, responses, scan,
     scan::NotAnObject,
     sse,
     usage::{AnthropicUsage, OpenaiUsage, Usage},
@@ -32,6 +32,8 @@ pub struct StreamMeter {
     ended: bool,
     failed: bool,
     sizes: Sizes,
+    /// Of a response: which one it is, until it is taken.
+    response: Option<String>,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,7 @@ impl StreamMeter {
             ended: false,
             failed: false,
             sizes: Sizes::default(),
+            response: None,
         }
     }
 
@@ -130,6 +133,16 @@ impl StreamMeter {
         self.failed
     }
 
+    /// How many events with data came so far.
+    pub fn events(&self) -> u64 {
+        self.sizes.count
+    }
+
+    /// The id of the response that the stream tells of, once.
+    pub fn take_response(&mut self) -> Option<String> {
+        self.response.take()
+    }
+
     /// The usage reported so far; final once [`Self::ended`].
     pub fn usage(&self) -> Option<Usage> {
         match &self.found {
@@ -156,6 +169,10 @@ impl StreamMeter {
             Dialect::OpenaiChat => self.look_openai(data).shifted(range.start),
             Dialect::AnthropicMessages => {
                 self.look_anthropic(data);
+                Show::Whole
+            }
+            Dialect::OpenaiResponses => {
+                self.look_response(data);
                 Show::Whole
             }
         }
@@ -190,6 +207,27 @@ impl StreamMeter {
             Some(member) => Show::Without(member),
             None => Show::Whole,
         }
+    }
+
+    /// Only events that begin or end something hold the response, or an error; those with text are not parsed.
+    fn look_response(&mut self, data: &[u8]) {
+        let holds = |key: &[u8]| memchr::memmem::find(data, key).is_some();
+        if !holds(b"\"response\":") && !holds(b"\"error\"") {
+            return;
+        }
+        let Ok(event) = serde_json::from_slice::<responses::Event>(data) else {
+            return;
+        };
+        if let Some(response) = &event.response {
+            if let Some(usage) = response.usage() {
+                self.found = Found::Openai(usage);
+            }
+            if event.kind == "response.created" {
+                self.response.clone_from(&response.id);
+            }
+        }
+        self.ended |= event.is_last();
+        self.failed |= event.trouble().is_some();
     }
 
     fn look_anthropic(&mut self, data: &[u8]) {

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::Endpoint;
+use super::{Endpoint, responses};
 
 mod place;
 mod plain;
@@ -51,6 +51,9 @@ pub struct Usage {
 
 /// The usage of a whole answer that is not a stream; `None` when it reports none.
 pub fn usage_of_answer(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
+    if endpoint == Endpoint::Responses {
+        return responses::Response::read(body)?.usage();
+    }
     plain_usage(endpoint, body).or_else(|| general_usage(endpoint, body))
 }
 
@@ -67,7 +70,7 @@ fn plain_usage(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
             let (usage, end) = plain::openai(body, at)?;
             usage.usage(tier(body, place::rest(body, end)?))
         }
-        Endpoint::Models => None,
+        Endpoint::Responses | Endpoint::CountTokens | Endpoint::Models => None,
     }
 }
 
@@ -83,8 +86,13 @@ fn general_usage(endpoint: Endpoint, body: &[u8]) -> Option<Usage> {
                 .ok()??
                 .usage(tier(body, place.tier))
         }
-        Endpoint::Models => None,
+        Endpoint::Responses | Endpoint::CountTokens | Endpoint::Models => None,
     }
+}
+
+/// The id of the response that a whole answer tells of, which a later request may go on from.
+pub fn response_of_answer(body: &[u8]) -> Option<String> {
+    responses::id_of(body)
 }
 
 fn tier(body: &[u8], at: Option<Range<usize>>) -> Option<String> {
@@ -280,7 +288,7 @@ impl AnthropicUsage {
 }
 
 /// A tier with prices of its own; the words for the usual one are dropped.
-fn priced_tier(tier: &str) -> Option<String> {
+pub(super) fn priced_tier(tier: &str) -> Option<String> {
     let usual = matches!(tier, "default" | "standard" | "auto" | "");
     (!usual).then(|| tier.to_owned())
 }

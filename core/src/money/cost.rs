@@ -3,6 +3,7 @@
 //! Tokens are multiplied with pico-USD in 128 bits and rounded up to nano-USD once, so no class of tokens is rounded by itself.
 
 use super::{
+    charge::PicoUsd,
     nano::NanoUsd,
     price::{Price, Rates},
 };
@@ -19,11 +20,21 @@ pub enum CostError {
     Overflow,
 }
 
-/// List cost of a usage.
+/// List cost of a usage, rounded up.
 ///
 /// # Errors
 /// When something was used that has no price: such a cost is unknown, never zero.
 pub fn cost(price: &Price, usage: &Usage) -> Result<NanoUsd, CostError> {
+    list_cost(price, usage)?
+        .round_up()
+        .ok_or(CostError::Overflow)
+}
+
+/// List cost of a usage before it is rounded: what charges are made of.
+///
+/// # Errors
+/// When something was used that has no price: such a cost is unknown, never zero.
+pub fn list_cost(price: &Price, usage: &Usage) -> Result<PicoUsd, CostError> {
     let tokens = &usage.tokens;
     let rates = price
         .rates(tokens.input_total(), usage.tier.as_deref())
@@ -57,6 +68,5 @@ pub fn cost(price: &Price, usage: &Usage) -> Result<NanoUsd, CostError> {
             pico = pico.checked_add(part).ok_or(CostError::Overflow)?;
         }
     }
-    let nano = i64::try_from(pico.div_ceil(1000)).map_err(|_| CostError::Overflow)?;
-    Ok(NanoUsd(nano))
+    Ok(PicoUsd(pico))
 }

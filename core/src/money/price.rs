@@ -133,6 +133,11 @@ impl PriceBook {
             .find_map(|family| family.find(model))
     }
 
+    /// All prices, family by family.
+    pub fn all(&self) -> impl Iterator<Item = &Price> {
+        self.families.values().flat_map(|family| &family.prices)
+    }
+
     /// How many models have a price.
     pub fn len(&self) -> usize {
         self.families
@@ -159,6 +164,25 @@ impl Price {
             .iter()
             .rfind(|above| input_tokens > above.input_tokens);
         Some(above.map_or(&scale.rates, |above| &above.rates))
+    }
+}
+
+impl Price {
+    /// All rates that a request of at most this much input can meet at this tier; `None` when the tier has no prices.
+    pub(super) fn reachable(
+        &self,
+        most_input: u64,
+        tier: Option<&str>,
+    ) -> Option<impl Iterator<Item = &Rates>> {
+        let scale = match tier {
+            Some(tier) => self.tiers.get(tier)?,
+            None => &self.standard,
+        };
+        let above = scale
+            .above
+            .iter()
+            .filter(move |above| most_input > above.input_tokens);
+        Some(std::iter::once(&scale.rates).chain(above.map(|above| &above.rates)))
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     account::pattern::{Pattern, PatternList},
     dialect::Dialect,
+    snapshot::ProviderIndex,
 };
 
 /// Highest number of a level; the lowest is 0, which is tried first.
@@ -51,6 +52,8 @@ pub struct Level {
 pub struct Member {
     /// Which key.
     pub key: UpstreamKeyIndex,
+    /// Whose key it is.
+    pub provider: ProviderIndex,
     /// How many turns it has among its neighbours: 1 to 100.
     pub weight: u32,
     /// The models that it serves, by the upstream's names.
@@ -215,7 +218,7 @@ impl RouteTable {
     }
 }
 
-/// The upstream keys that one request tries: each once, at most [`MAX_ATTEMPTS`] in all (law 16).
+/// The upstream keys that one request tries: each once, at most [`MAX_ATTEMPTS`] in all, and no more than it is left (law 16).
 #[derive(Debug)]
 pub struct Candidates<'a> {
     pool: &'a Pool,
@@ -224,6 +227,10 @@ pub struct Candidates<'a> {
     level: usize,
     tried: [Option<UpstreamKeyIndex>; MAX_ATTEMPTS],
     attempts: usize,
+    /// Providers whose other keys are not tried any more.
+    left_out: Vec<ProviderIndex>,
+    /// The one key that can serve the request, where only one can.
+    only: Option<UpstreamKeyIndex>,
 }
 
 impl<'a> Candidates<'a> {
@@ -236,13 +243,46 @@ impl<'a> Candidates<'a> {
             level: 0,
             tried: [None; MAX_ATTEMPTS],
             attempts: 0,
+            left_out: Vec::new(),
+            only: None,
         }
     }
 
-    /// The next key to try, after the end of the attempt before, if there was one. Keys of further levels come before those of earlier
-    /// ones that were passed over.
-    pub fn next(&mut self, last: Option<AttemptEnd>) -> Option<UpstreamKeyIndex> {
-        let left = MAX_ATTEMPTS.checked_sub(self.attempts)?;
+    /// Leaves this key alone to be tried.
+    pub fn only(&mut self, key: UpstreamKeyIndex) {
+        self.only = Some(key);
+    }
+
+    /// Leaves out the other keys of the provider of this one.
+    pub fn leave_out(&mut self, key: UpstreamKeyIndex) {
+        let mut members = self.pool.levels.iter().flat_map(|level| &level.members);
+        let member = members.find(|member| member.key == key);
+        self.left_out.extend(member.map(|member| member.provider));
+    }
+
+    /// Whether a key of another provider than that of this one could be tried too.
+    pub fn another_than(&self, key: UpstreamKeyIndex) -> bool {
+        let all = || self.pool.levels.iter().flat_map(|level| &level.members);
+        let own = all().find(|member| member.key == key);
+        all().any(|member| {
+            own.is_none_or(|own| own.provider != member.provider) && self.fits(member)
+        })
+    }
+
+    fn fits(&self, member: &Member) -> bool {
+        member.serves(self.model)
+            && !self.tried.contains(&Some(member.key))
+            && !self.left_out.contains(&member.provider)
+            && self.only.is_none_or(|only| only == member.key)
+    }
+
+    /// The next key to try, after the end of the attempt before, if there was one; `allowed` is how many attempts there may still be. Keys
+    /// of further levels come before those of earlier ones that were passed over.
+    pub fn next(&mut self, last: Option<AttemptEnd>, allowed: usize) -> Option<UpstreamKeyIndex> {
+        let left = MAX_ATTEMPTS.saturating_sub(self.attempts).min(allowed);
+        if left == 0 {
+            return None;
+        }
         let leaves = last.is_some_and(|end| left == 1 || self.pool.switch_over.leaves(end));
         let levels = self.pool.levels.len();
         let here = self.level;
@@ -262,11 +302,10 @@ impl<'a> Candidates<'a> {
     }
 
     fn find(&self, levels: impl Iterator<Item = usize>) -> Option<(usize, UpstreamKeyIndex)> {
-        let fits =
-            |member: &&Member| member.serves(self.model) && !self.tried.contains(&Some(member.key));
         for at in levels {
             let level = self.pool.levels.get(at)?;
-            if let Some(member) = level.turns_from(self.turn).find(fits) {
+            let mut members = level.turns_from(self.turn);
+            if let Some(member) = members.find(|member| self.fits(member)) {
                 return Some((at, member.key));
             }
         }

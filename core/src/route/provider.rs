@@ -45,7 +45,9 @@ impl ProviderKind {
     /// Whether requests of this dialect can be sent there unchanged.
     pub fn speaks(self, dialect: Dialect) -> bool {
         match self {
-            Self::Openai | Self::OpenaiCompatible => dialect == Dialect::OpenaiChat,
+            Self::Openai | Self::OpenaiCompatible => {
+                matches!(dialect, Dialect::OpenaiChat | Dialect::OpenaiResponses)
+            }
             Self::Anthropic => dialect == Dialect::AnthropicMessages,
             Self::Gateway => true,
         }
@@ -56,11 +58,7 @@ impl ProviderKind {
         if secret.starts_with(key::PREFIX) {
             return Self::Gateway;
         }
-        match base.host() {
-            "api.anthropic.com" => Self::Anthropic,
-            host if host == "api.openai.com" || host.ends_with(".api.openai.com") => Self::Openai,
-            _ => Self::OpenaiCompatible,
-        }
+        of_host(base.host()).unwrap_or(Self::OpenaiCompatible)
     }
 
     /// From the wire.
@@ -82,5 +80,20 @@ impl ProviderKind {
             Self::OpenaiCompatible => proto::ProviderKind::OpenaiCompatible,
             Self::Gateway => proto::ProviderKind::Gateway,
         }
+    }
+}
+
+/// Whether the address is listed as one of the providers themselves: no gateway is behind it, so it is not told the way of a request.
+pub fn is_official(base: &BaseUrl) -> bool {
+    of_host(base.host()).is_some()
+}
+
+fn of_host(host: &str) -> Option<ProviderKind> {
+    match host {
+        "api.anthropic.com" => Some(ProviderKind::Anthropic),
+        host if host == "api.openai.com" || host.ends_with(".api.openai.com") => {
+            Some(ProviderKind::Openai)
+        }
+        _ => None,
     }
 }

@@ -12,7 +12,10 @@ use crate::{
         rules,
     },
     route::{
-        base_url::BaseUrl, mapping::Mapping, pool::MAX_LEVEL, provider::ProviderKind,
+        base_url::BaseUrl,
+        mapping::Mapping,
+        pool::MAX_LEVEL,
+        provider::{self, ProviderKind},
         turns::MAX_WEIGHT,
     },
 };
@@ -47,6 +50,7 @@ pub fn check_provider(given: &proto::Provider) -> Result<Provider, WrongField> {
     Ok(Provider {
         id: given.id.as_str().into(),
         kind,
+        official: kind != ProviderKind::Gateway && provider::is_official(&base),
         base,
         allow_private: given.allow_private,
         disabled: given.disabled,

@@ -44,6 +44,8 @@ pub struct Provider {
     pub kind: ProviderKind,
     /// Where it is.
     pub base: BaseUrl,
+    /// Whether it is at an address of the providers themselves, behind which no gateway is.
+    pub official: bool,
     /// Whether it may have a private address.
     pub allow_private: bool,
     /// Out of use.
@@ -481,6 +483,7 @@ fn levels_of(
         if provider.is_some_and(|p| !p.disabled && wanted(p)) {
             levels.entry(key.level).or_default().push(Member {
                 key: UpstreamKeyIndex(position),
+                provider: key.provider,
                 weight: key.weight,
                 models: Arc::clone(&key.models),
             });

@@ -61,7 +61,7 @@ fn asked(dimension: Dimension, number: usize) -> Asked<'static> {
     let mut asked = Asked::default();
     match dimension {
         Dimension::Models => asked.model = Some(NAMES[number % NAMES.len()]),
-        Dimension::Endpoints => asked.endpoint = Some(Endpoint::ALL[number % 4]),
+        Dimension::Endpoints => asked.endpoint = Some(Endpoint::ALL[number % Endpoint::ALL.len()]),
         Dimension::Networks => asked.from = Some(peer(number)),
     }
     asked

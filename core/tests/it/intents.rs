@@ -164,3 +164,59 @@ proptest! {
         let _ = intent::read(Endpoint::ChatCompletions, &Bytes::from(text));
     }
 }
+
+#[test]
+fn requests_for_responses_are_read_with_what_they_go_on_from() {
+    let check = |more: &str, want: &str| {
+        let body = Bytes::from(format!(r#"{{"model":"m"{more}}}"#));
+        let got = match intent::read(Endpoint::Responses, &body) {
+            Ok(i) => {
+                let same = i.forward_body(&body, None) == body;
+                format!(
+                    "{} {:?} {:?} {:?} {} {same}",
+                    i.stream,
+                    i.output_cap,
+                    i.service_tier,
+                    i.state,
+                    i.hides_usage()
+                )
+            }
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(got, want, "{more}");
+    };
+    check("", "false None None None false true");
+    check(
+        r#","input":"a \"file_id\"","stream":true,"max_output_tokens":7,"service_tier":"flex","store":false"#,
+        "true Some(7) Some(\"flex\") None false true",
+    );
+    check(
+        r#","previous_response_id":"resp_1","conversation":null"#,
+        "false None None Response(\"resp_1\") false true",
+    );
+    check(
+        r#","previous_response_id":null,"background":false"#,
+        "false None None None false true",
+    );
+    for other in [
+        r#","conversation":"conv_1""#,
+        r#","conversation":{"id":"conv_1"}"#,
+        r#","input":[{"type":"item_reference","id":"x"}]"#,
+        r#","input":[{"type":"reasoning","encrypted_content":"…"}]"#,
+        r#","input":[{"content":[{"type":"input_file","file_id":"f"}]}]"#,
+        r#","previous_response_id":7"#,
+    ] {
+        check(other, "false None None Other false true");
+    }
+    check(
+        r#","previous_response_id":"a","previous_response_\u0069d":"b""#,
+        "the body has `previous_response_id` twice; send it once",
+    );
+    check(
+        r#","background":true"#,
+        "`background` responses are not passed on, as what they end with could not be fetched here; send the request without it, and with `stream` if it takes long",
+    );
+    check(r#","stream":1"#, "`stream` must be true or false");
+    let body = Bytes::from(r#"{"input":"x"}"#);
+    assert!(intent::read(Endpoint::Responses, &body).is_err());
+}

@@ -10,6 +10,7 @@ use proxyxai_core::{
         pool::{Candidates, Level, Member, Pool, SwitchOver, UpstreamKeyIndex},
         retry::{AttemptEnd, MAX_ATTEMPTS},
     },
+    snapshot::ProviderIndex,
 };
 
 const SLOW: AttemptEnd = AttemptEnd::Status(429);
@@ -18,6 +19,7 @@ const DOWN: AttemptEnd = AttemptEnd::Status(503);
 fn member(key: usize, weight: u32, models: &[&str]) -> Member {
     Member {
         key: UpstreamKeyIndex(key),
+        provider: ProviderIndex(0),
         weight,
         models: Arc::new(PatternList::parse(models).unwrap()),
     }
@@ -43,7 +45,7 @@ fn tried(pool: &Pool, turn: usize, model: Option<&str>, ends: &[AttemptEnd]) -> 
     let mut last = None;
     let mut ends = ends.iter().copied().cycle();
     let mut keys = Vec::new();
-    while let Some(UpstreamKeyIndex(key)) = candidates.next(last) {
+    while let Some(UpstreamKeyIndex(key)) = candidates.next(last, MAX_ATTEMPTS) {
         keys.push(key);
         last = ends.next();
     }

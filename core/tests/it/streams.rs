@@ -10,6 +10,7 @@ use proxyxai_core::dialect::{
 };
 
 const CHAT: &str = include_str!("../fixtures/chat.sse");
+const RESPONSE: &str = include_str!("../fixtures/response.sse");
 const MESSAGES: &str = include_str!("../fixtures/messages.sse");
 
 /// What comes out, the usage, and whether the stream ended.
@@ -36,6 +37,7 @@ fn every_cut_gives_the_same() {
     for (endpoint, text) in [
         (Endpoint::ChatCompletions, CHAT),
         (Endpoint::Messages, MESSAGES),
+        (Endpoint::Responses, RESPONSE),
     ] {
         for ends in ["\n", "\r\n", "\r"] {
             let text = text.replace('\n', ends);
@@ -127,8 +129,8 @@ fn an_event_without_an_end_is_refused() {
 
 proptest! {
     #[test]
-    fn law_18_a_cut_stream_never_yields_more(cut in any::<prop::sample::Index>(), messages in any::<bool>()) {
-        let (endpoint, text) = if messages { (Endpoint::Messages, MESSAGES) } else { (Endpoint::ChatCompletions, CHAT) };
+    fn law_18_a_cut_stream_never_yields_more(cut in any::<prop::sample::Index>(), which in 0_usize..3) {
+        let (endpoint, text) = [(Endpoint::Messages, MESSAGES), (Endpoint::ChatCompletions, CHAT), (Endpoint::Responses, RESPONSE)][which];
         let whole = total(run(endpoint, false, &[text.as_bytes()]).1.as_ref());
         let part = total(run(endpoint, false, &[&text.as_bytes()[..cut.index(text.len())]]).1.as_ref());
         prop_assert!(part <= whole, "{part} of {whole}");
@@ -138,6 +140,7 @@ proptest! {
     fn watching_never_breaks(text in "(data: |event: |\"usage\"|:|\\{|\\}|\\[|\\]|,|null|\n|\r|x){0,40}", hides in any::<bool>()) {
         run(Endpoint::ChatCompletions, hides, &[text.as_bytes()]);
         run(Endpoint::Messages, hides, &[text.as_bytes()]);
+        run(Endpoint::Responses, hides, &[text.as_bytes()]);
         let _ = first_event(Dialect::OpenaiChat, text.as_bytes());
     }
 }
@@ -174,6 +177,27 @@ fn an_error_as_first_event_is_an_error() {
         "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"error\\\"\"}}]}\n\n",
         "content",
     );
+    let responses = Dialect::OpenaiResponses;
+    check(
+        responses,
+        "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"error\":null}}\n\n",
+        "content",
+    );
+    check(
+        responses,
+        "event: error\ndata: {\"type\":\"error\",\"code\":\"rate_limit_exceeded\",\"message\":\"m\",\"param\":null}\n\n",
+        "error 429",
+    );
+    check(
+        responses,
+        "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"tokens\",\"code\":\"x\"}}\n\n",
+        "error 429",
+    );
+    check(
+        responses,
+        "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"server_error\"}}}\n\n",
+        "error 500",
+    );
     check(
         messages,
         "event: ping\ndata: {\"type\":\"ping\"}\n\n",
@@ -194,4 +218,54 @@ fn an_error_as_first_event_is_an_error() {
         "event: message_start\ndata: {\"type\":\"message_start\"}\n\n",
         "content",
     );
+}
+
+#[test]
+fn a_response_tells_its_usage_where_it_ends() {
+    let check = |last: &str, want: Option<u64>, failed: bool| {
+        let usage =
+            r#"{"input_tokens":9,"input_tokens_details":{"cached_tokens":2},"output_tokens":4}"#;
+        let last = last.replace("USAGE", usage);
+        let text = format!(
+            "data: {{\"type\":\"response.created\",\"response\":{{\"id\":\"resp_1\",\"usage\":null}}}}\n\ndata: {last}\n\n"
+        );
+        let mut meter = StreamMeter::new(Endpoint::Responses, false);
+        meter.push(text.into(), &mut drop).unwrap();
+        assert_eq!(meter.take_response().as_deref(), Some("resp_1"));
+        assert_eq!(meter.events(), 2);
+        let got = meter.usage().map(|usage| total(Some(&usage)));
+        assert_eq!(
+            (got, meter.ended(), meter.failed()),
+            (want, true, failed),
+            "{last}"
+        );
+    };
+    check(
+        r#"{"type":"response.completed","response":{"usage":USAGE}}"#,
+        Some(13),
+        false,
+    );
+    check(
+        r#"{"response":{"usage":USAGE},"type":"response.incomplete"}"#,
+        Some(13),
+        false,
+    );
+    check(
+        r#"{"type":"response.failed","response":{"usage":USAGE,"error":{"code":"server_error","message":"m"}}}"#,
+        Some(13),
+        true,
+    );
+    check(
+        r#"{"type":"response.failed","response":{"usage":null,"error":null}}"#,
+        None,
+        true,
+    );
+}
+
+#[test]
+fn text_that_looks_like_an_event_is_text() {
+    let mut meter = StreamMeter::new(Endpoint::Responses, false);
+    let text = "data: {\"type\":\"response.output_text.delta\",\"delta\":\"{\\\"type\\\":\\\"response.completed\\\",\\\"response\\\":{\\\"usage\\\":{\\\"input_tokens\\\":5}}}\"}\n\n";
+    meter.push(text.into(), &mut drop).unwrap();
+    assert!(meter.usage().is_none() && !meter.ended() && !meter.failed());
 }

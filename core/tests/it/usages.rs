@@ -126,3 +126,28 @@ fn anthropic_counts_the_cache_beside_the_input() {
         "1 0 0 0 1 0 Some(\"fast\")",
     );
 }
+
+#[test]
+fn responses_count_the_cache_inside_the_input() {
+    let responses = Endpoint::Responses;
+    check(
+        responses,
+        r#"{"id":"r","usage":{"input_tokens":10,"input_tokens_details":{"cached_tokens":4,"cache_write_tokens":3},"output_tokens":5,"output_tokens_details":{"reasoning_tokens":2},"total_tokens":15},"service_tier":"priority","tool_usage":{"web_search":{"num_requests":2}}}"#,
+        "3 4 3 0 5 2 Some(\"priority\")",
+    );
+    check(
+        responses,
+        r#"{"usage":{"input_tokens":10,"input_tokens_details":null,"output_tokens":null},"service_tier":null,"tool_usage":null}"#,
+        "10 0 0 0 0 0 None",
+    );
+    for none in [
+        r#"{"usage":null}"#,
+        r#"{"usage":{}}"#,
+        r#"{"output":[{"usage":{"input_tokens":9}}]}"#,
+        r#"{"usage":{"input_tokens":1}"#,
+        "",
+    ] {
+        check(responses, none, "none");
+    }
+    check(Endpoint::CountTokens, r#"{"input_tokens":9}"#, "none");
+}

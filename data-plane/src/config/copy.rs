@@ -153,6 +153,7 @@ fn assemble(copy: ConfigCopy, pieces: &mut PieceReader<'_>) -> Result<(Loaded, A
     }
     let view = View {
         pepper: Pepper::new(pepper),
+        deployment: copy.deployment_id.into(),
         keyed: copy.keyed,
     };
     let pinned = Pinned::build(snapshot, view, &Pinned::empty())
@@ -184,6 +185,7 @@ pub(crate) fn write(
 ) -> Result<u64, CopyFault> {
     let snapshot = &holding.pinned.snapshot;
     let pepper = holding.pinned.pepper.as_ref();
+    let deployment = holding.pinned.deployment.as_ref();
     let copy = ConfigCopy {
         version: Some(snapshot.version.into()),
         digest: snapshot.digest.0.to_vec(),
@@ -198,6 +200,7 @@ pub(crate) fn write(
         known_keys: remembered.keys,
         known_accounts: remembered.accounts,
         age: Some(age_for(holding, age)),
+        deployment_id: deployment.map_or_else(String::new, |own| own.id().to_owned()),
     };
     let mut file = PieceWriter::begin(ports, COPY, info)?;
     copy.encode(file.plain())

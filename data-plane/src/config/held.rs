@@ -61,6 +61,8 @@ impl Incoming {
 #[derive(Clone)]
 pub(crate) struct View {
     pub(crate) pepper: Pepper,
+    /// Id of the deployment.
+    pub(crate) deployment: Arc<str>,
     /// Whether virtual keys and accounts are looked up on demand.
     pub(crate) keyed: bool,
 }
@@ -100,15 +102,17 @@ impl Held {
         &self.config
     }
 
-    /// Keys digests anew, when the control plane names another pepper than the one in force.
-    pub(super) fn use_pepper(&self, pepper: &Pepper) {
+    /// Keys digests anew, when the control plane names another pepper than the one in force, or itself by another name.
+    pub(super) fn use_pepper(&self, pepper: &Pepper, deployment: &Arc<str>) {
         let current = self.config.current();
+        let named = current.deployment.as_ref().map_or("", |own| own.id());
         let differs = current
             .pepper
             .as_ref()
-            .is_some_and(|old| old.expose() != pepper.expose());
+            .is_some_and(|old| old.expose() != pepper.expose() || named != &**deployment);
         let view = View {
             pepper: pepper.clone(),
+            deployment: Arc::clone(deployment),
             keyed: current.keyed,
         };
         if differs && let Ok(next) = Pinned::build(current.snapshot.clone(), view, &current) {

@@ -26,6 +26,7 @@ use proxyxai_core::{
 };
 
 use super::{held::View, standing::Standing};
+use crate::cascade::Deployment;
 
 /// One configuration as requests use it.
 pub struct Pinned {
@@ -39,6 +40,8 @@ pub struct Pinned {
     pub keyed: bool,
     /// Keys the digests of virtual keys; `None` until the control plane was heard once.
     pub pepper: Option<Pepper>,
+    /// Which deployment this is, as other gateways are told.
+    pub deployment: Option<Arc<Deployment>>,
 }
 
 /// What using an upstream key takes, as header values. Secrets are marked sensitive: they are not printed.
@@ -61,6 +64,7 @@ impl Pinned {
             credentials: Arc::default(),
             keyed: false,
             pepper: None,
+            deployment: None,
         }
     }
 
@@ -95,6 +99,7 @@ impl Pinned {
             credentials,
             keyed: view.keyed,
             pepper: Some(view.pepper),
+            deployment: Deployment::new(&view.deployment).map(Arc::new),
         })
     }
 
@@ -345,6 +350,7 @@ mod tests {
         };
         let view = View {
             pepper: Pepper::new([7; 32]),
+            deployment: "d".into(),
             keyed: false,
         };
         Pinned::build(

@@ -132,11 +132,13 @@ impl<'a> Session<'a> {
         if hello.schema != 0 && !(SCHEMAS.0..=SCHEMAS.1).contains(&hello.schema) {
             return Err(StreamFault::Schema(hello.schema));
         }
-        self.held.use_pepper(&pepper);
+        let deployment = hello.deployment_id.as_str().into();
+        self.held.use_pepper(&pepper, &deployment);
         self.greeting = Some(Greeting {
             view_key,
             view: View {
                 pepper,
+                deployment,
                 keyed: hello.keyed,
             },
             head,

@@ -13,6 +13,7 @@ use std::{
 use proxyxai_core::{
     account::key::KeyDigest,
     snapshot::{KeyId, Version},
+    trace::TraceContext,
 };
 use proxyxai_proto::config::v1::{
     ResolveKeysRequest, ResolveKeysResponse, config_service_client::ConfigServiceClient,
@@ -25,7 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Answer, DEADLINE, Question, Shared, memory::Learned};
-use crate::config::ControlPlanes;
+use crate::{config::ControlPlanes, trace::send_along};
 
 /// Digests in one question.
 const BATCH: usize = 256;
@@ -50,6 +51,8 @@ pub struct Asker {
 /// Requests that wait for one key.
 struct Waiting {
     id: KeyId,
+    /// The trace of the first of them that is kept: a question is in one trace.
+    trace: Option<TraceContext>,
     answers: Vec<oneshot::Sender<Answer>>,
 }
 
@@ -98,17 +101,31 @@ impl Asker {
             waiting.answers.push(question.answer);
             return;
         }
-        self.wait(question.id, question.digest, vec![question.answer]);
+        let Question {
+            id,
+            digest,
+            trace,
+            answer,
+        } = question;
+        self.wait(id, digest, trace, vec![answer]);
         if self.gathering.len() >= BATCH {
             self.ask(planes);
         }
     }
 
-    fn wait(&mut self, id: KeyId, digest: KeyDigest, answers: Vec<oneshot::Sender<Answer>>) {
+    fn wait(
+        &mut self,
+        id: KeyId,
+        digest: KeyDigest,
+        trace: Option<TraceContext>,
+        answers: Vec<oneshot::Sender<Answer>>,
+    ) {
         let waiting = self.gathering.entry(digest).or_insert(Waiting {
             id,
+            trace: None,
             answers: Vec::new(),
         });
+        waiting.trace = more_telling(waiting.trace, trace);
         waiting.answers.extend(answers);
         if self.due.is_none() {
             self.due = Instant::now().checked_add(LINGER);
@@ -119,6 +136,8 @@ impl Asker {
         self.due = None;
         let gathered = std::mem::take(&mut self.gathering);
         let digests: Vec<KeyDigest> = gathered.keys().copied().collect();
+        let traces = gathered.values().map(|waiting| waiting.trace);
+        let trace = traces.fold(None, more_telling);
         self.asking.extend(gathered);
         let at_least = self.shared.memory.at_least();
         self.number = self.number.wrapping_add(1);
@@ -130,7 +149,7 @@ impl Asker {
         };
         let planes = planes.clone();
         self.questions.spawn(async move {
-            let asking = tokio::time::timeout(DEADLINE, ask_any(&planes, &request));
+            let asking = tokio::time::timeout(DEADLINE, ask_any(&planes, &request, trace));
             Asked {
                 open,
                 digests,
@@ -172,7 +191,7 @@ impl Asker {
                     let mut answers = waiting.answers;
                     answers.retain(|one| !one.is_closed());
                     if !answers.is_empty() {
-                        self.wait(waiting.id, digest, answers);
+                        self.wait(waiting.id, digest, waiting.trace, answers);
                     }
                 }
                 Learned::Unfit => {}
@@ -187,14 +206,25 @@ impl Asker {
     }
 }
 
+/// Of two traces, the one that is kept; the first of equals.
+fn more_telling(one: Option<TraceContext>, other: Option<TraceContext>) -> Option<TraceContext> {
+    match (one, other) {
+        (Some(one), Some(other)) if other.sampled && !one.sampled => Some(other),
+        (None, other) => other,
+        (Some(one), _) => Some(one),
+    }
+}
+
 /// Asks the control plane in use, and the others while it cannot answer.
 async fn ask_any(
     planes: &ControlPlanes,
     request: &ResolveKeysRequest,
+    trace: Option<TraceContext>,
 ) -> Option<ResolveKeysResponse> {
     for after in 0..planes.count() {
         let mut request = tonic::Request::new(request.clone());
         request.set_timeout(DEADLINE);
+        send_along(trace, request.metadata_mut());
         let mut client = ConfigServiceClient::new(planes.channel(after)?);
         match client.resolve_keys(request).await {
             Ok(response) => return Some(response.into_inner()),

@@ -130,6 +130,7 @@ impl Bench {
         let content: Content = sample::resources(&[]).into_iter().map(Arc::new).collect();
         let snapshot = Snapshot::compile(version(revision), &content).unwrap();
         let view = View {
+            deployment: "d".into(),
             pepper: Pepper::new([7; 32]),
             keyed: true,
         };
@@ -149,14 +150,14 @@ impl Bench {
 
     /// What is remembered, without a question.
     async fn remembered(&mut self, byte: u8) -> Result<Option<Resolved>, ResolveError> {
-        let result = self.resolver.resolve(id(byte), digest(byte)).await;
+        let result = self.resolver.resolve(id(byte), digest(byte), None).await;
         assert!(self.lookups.try_recv().is_err(), "a question was asked");
         result
     }
 
     fn ask(&self, byte: u8) -> tokio::task::JoinHandle<Result<Option<Resolved>, ResolveError>> {
         let resolver = self.resolver.clone();
-        tokio::spawn(async move { resolver.resolve(id(byte), digest(byte)).await })
+        tokio::spawn(async move { resolver.resolve(id(byte), digest(byte), None).await })
     }
 
     /// The next question.
@@ -199,7 +200,7 @@ async fn a_question_has_a_bounded_number_of_digests() {
             let [low, high] = n.to_le_bytes();
             let mut bytes = [low; 16];
             bytes[1] = high;
-            tokio::spawn(async move { resolver.resolve(id(low), KeyDigest(bytes)).await })
+            tokio::spawn(async move { resolver.resolve(id(low), KeyDigest(bytes), None).await })
         })
         .collect();
     assert_eq!((bench.answer(5).await, bench.answer(5).await), (256, 44));
@@ -214,7 +215,7 @@ async fn law_12_an_absent_control_plane_never_says_no() {
     assert_eq!(
         never_heard
             .resolver
-            .resolve(id(1), digest(1))
+            .resolve(id(1), digest(1), None)
             .await
             .unwrap_err(),
         ResolveError::Unavailable
@@ -223,7 +224,7 @@ async fn law_12_an_absent_control_plane_never_says_no() {
     assert_eq!(
         never_heard
             .resolver
-            .resolve(id(1), digest(1))
+            .resolve(id(1), digest(1), None)
             .await
             .unwrap_err(),
         ResolveError::Unavailable
@@ -397,7 +398,7 @@ async fn another_secret_of_a_known_id_does_not_push_the_key_out() {
     bench.answer(5).await;
     asked.await.unwrap().unwrap();
     let resolver = bench.resolver.clone();
-    let guess = tokio::spawn(async move { resolver.resolve(id(2), digest(3)).await });
+    let guess = tokio::spawn(async move { resolver.resolve(id(2), digest(3), None).await });
     bench.answer(5).await;
     assert!(guess.await.unwrap().unwrap().is_none());
     assert!(bench.remembered(2).await.unwrap().is_some());
@@ -468,7 +469,7 @@ async fn cores_with_runtimes_of_their_own_share_the_resolver() {
                     .build()
                     .unwrap();
                 runtime
-                    .block_on(resolver.resolve(id(byte), digest(byte)))
+                    .block_on(resolver.resolve(id(byte), digest(byte), None))
                     .unwrap()
                     .is_some()
             })

@@ -17,20 +17,26 @@ use super::Facts;
 use crate::report::{Event, Row};
 
 /// Where an attempt was sent, by name.
+#[derive(Clone)]
 pub(crate) struct Sent {
-    key: Arc<str>,
-    provider: Arc<str>,
-    kind: ProviderKind,
+    pub(crate) key: Arc<str>,
+    pub(crate) provider: Arc<str>,
+    pub(crate) kind: ProviderKind,
 }
 
 impl Sent {
-    pub(super) fn of(snapshot: &Snapshot, upstream: UpstreamKeyIndex) -> Option<Self> {
+    pub(crate) fn of(snapshot: &Snapshot, upstream: UpstreamKeyIndex) -> Option<Self> {
         let (key, provider) = snapshot.upstream(upstream)?;
         Some(Self {
             key: Arc::clone(&key.id),
             provider: Arc::clone(&provider.id),
             kind: provider.kind,
         })
+    }
+
+    /// Id of the upstream key.
+    pub(super) fn key(&self) -> &Arc<str> {
+        &self.key
     }
 }
 
@@ -50,17 +56,14 @@ pub(crate) struct Settled {
     pub(super) first_byte_ms: u32,
 }
 
-impl Settled {
-    /// List cost in nano-USD; `None` when it cannot be told.
-    fn cost(&self) -> Option<i64> {
-        let used = self.usage.tokens != Tokens::default() || self.usage.web_searches > 0;
-        if !used {
-            return Some(0);
-        }
-        let prices = &self.facts.prices;
-        let price = prices.price(self.upstream.as_ref()?.kind, self.facts.sent_model()?)?;
-        cost::cost(price, &self.usage).ok().map(|cost| cost.0)
+/// List cost of an attempt in nano-USD; `None` when it cannot be told.
+pub(crate) fn cost_of(facts: &Facts, sent: Option<&Sent>, usage: &Usage) -> Option<i64> {
+    let used = usage.tokens != Tokens::default() || usage.web_searches > 0;
+    if !used {
+        return Some(0);
     }
+    let price = facts.prices.price(sent?.kind, facts.sent_model()?)?;
+    cost::cost(price, usage).ok().map(|cost| cost.0)
 }
 
 impl Event for Settled {
@@ -74,7 +77,7 @@ impl Event for Settled {
     }
 
     fn write_to(&self, event: &mut UsageEvent) {
-        let cost = self.cost();
+        let cost = cost_of(&self.facts, self.upstream.as_ref(), &self.usage);
         let Facts {
             request_id,
             account,
@@ -161,6 +164,7 @@ mod tests {
         let content: Content = resources.into_iter().map(Arc::new).collect();
         let snapshot = Snapshot::compile(Version::default(), &content).unwrap();
         let view = View {
+            deployment: "d".into(),
             pepper: Pepper::new([7; 32]),
             keyed: false,
         };

@@ -13,7 +13,7 @@ use proxyxai_core::dialect::{
 };
 
 use super::source::{Piece, Source};
-use crate::{attempt::Call, meter::Meter, request_id::RequestId};
+use crate::{attempt::Call, meter::Meter, metrics::OpenStream, request_id::RequestId};
 
 pub(super) struct Events {
     source: Option<Source>,
@@ -22,10 +22,17 @@ pub(super) struct Events {
     stream: StreamMeter,
     meter: Box<Meter>,
     out: VecDeque<Bytes>,
+    _open: OpenStream,
 }
 
 impl Events {
-    pub(super) fn new(source: Source, call: &Call, mut meter: Box<Meter>, first: Bytes) -> Self {
+    pub(super) fn new(
+        source: Source,
+        call: &Call,
+        mut meter: Box<Meter>,
+        first: Bytes,
+        open: OpenStream,
+    ) -> Self {
         meter.settle_down();
         let mut events = Self {
             source: Some(source),
@@ -34,6 +41,7 @@ impl Events {
             stream: StreamMeter::new(call.facts.endpoint, call.hides_usage),
             meter,
             out: VecDeque::new(),
+            _open: open,
         };
         events.take(first);
         events
@@ -82,6 +90,11 @@ impl Events {
         let taken = self.stream.push(data, &mut |bytes| out.push_back(bytes));
         self.meter
             .saw(self.stream.usage(), self.stream.output_bytes());
+        if self.dialect == Dialect::OpenaiResponses
+            && let Some(response) = self.stream.take_response()
+        {
+            self.meter.made(&response);
+        }
         if let Err(EventTooLarge) = taken {
             self.broke(
                 "event_too_large",
@@ -119,11 +132,13 @@ impl Events {
             .saw(self.stream.usage(), self.stream.output_bytes());
         self.meter.settle_unknown(why);
         if !self.stream.failed() {
+            let level = self.meter.level();
             let event = error::event(
                 self.dialect,
                 ErrorCode::UpstreamFailed,
-                message,
+                &format!("{message}{level}"),
                 self.request_id.as_str(),
+                self.stream.events(),
             );
             self.out.push_back(event.into());
         }

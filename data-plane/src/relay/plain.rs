@@ -7,7 +7,10 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http_body::SizeHint;
-use proxyxai_core::dialect::{Endpoint, usage::usage_of_answer};
+use proxyxai_core::dialect::{
+    Endpoint,
+    usage::{response_of_answer, usage_of_answer},
+};
 
 use super::source::{Piece, Source};
 use crate::meter::Meter;
@@ -94,7 +97,7 @@ impl Plain {
     }
 
     fn keep(&mut self, data: &Bytes) {
-        if self.status >= 300 || self.endpoint == Endpoint::Models {
+        if self.status >= 300 || self.endpoint.is_free() {
             return;
         }
         if self.one.is_empty() && self.joined.is_empty() {
@@ -111,7 +114,7 @@ impl Plain {
     }
 
     fn settle(&mut self) {
-        if self.endpoint == Endpoint::Models {
+        if self.endpoint.is_free() {
             self.meter.settle_free();
             return;
         }
@@ -120,6 +123,11 @@ impl Plain {
         } else {
             &self.joined
         };
+        if self.endpoint == Endpoint::Responses
+            && let Some(response) = response_of_answer(answer)
+        {
+            self.meter.made(&response);
+        }
         match usage_of_answer(self.endpoint, answer) {
             Some(usage) => self.meter.settle_reported(&usage),
             None => {

@@ -31,8 +31,8 @@ const USUAL: usize = 288;
 /// The events of a batch: an encoded `UsageBatch` that has nothing else yet.
 pub(super) type Encoded = Vec<u8>;
 
-/// Cuts events into as few batches as the rows allow. Their order is not kept: events of one row come together.
-pub(super) fn cut<E: Event>(mut events: Vec<E>) -> Vec<Encoded> {
+/// Cuts events into as few batches as the rows allow, and shows each to `see`. Their order is not kept: events of one row come together.
+pub(super) fn cut<E: Event>(mut events: Vec<E>, see: impl Fn(&UsageEvent)) -> Vec<Encoded> {
     events.sort_by(|a, b| row(a).cmp(&row(b)));
     let mut outgoing = UsageEvent::default();
     let room = events.len().saturating_mul(USUAL).min(BYTES);
@@ -43,6 +43,7 @@ pub(super) fn cut<E: Event>(mut events: Vec<E>) -> Vec<Encoded> {
         let this = Some(row(event));
         let same_row = last == this;
         event.write_to(&mut outgoing);
+        see(&outgoing);
         cut_model(&mut outgoing);
         let len = outgoing.encoded_len();
         let fits = count < EVENTS
@@ -109,7 +110,7 @@ mod tests {
                 .collect::<BTreeSet<_>>()
         };
         let (expected, count) = (ids(&events), events.len());
-        let batches: Vec<_> = cut(events)
+        let batches: Vec<_> = cut(events, |_| {})
             .iter()
             .map(|batch| UsageBatch::decode(batch.as_slice()).unwrap().events)
             .collect();

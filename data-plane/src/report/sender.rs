@@ -11,6 +11,8 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
+use super::tally::Tally;
+
 /// Events after which a flush does not wait any longer.
 pub(super) const FULL: usize = 4_000;
 
@@ -47,6 +49,8 @@ pub struct ReportCounters {
     pub set_aside_events: AtomicU64,
     /// Batches that the files do not hold any more although the control plane misses them.
     pub missing_batches: AtomicU64,
+    /// What attempts came to, by provider.
+    pub attempts: Tally,
     /// Unix milliseconds since when the oldest unacknowledged batch of this start is durable here; 0 when there is none.
     pub oldest_unacknowledged_unix_ms: AtomicU64,
 }

@@ -163,7 +163,8 @@ impl<E: Event> Writer<E> {
         let count = events.len();
         let batches: Arc<[Numbered]> = {
             let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-            batch::cut(events)
+            let tally = &self.events.shared.counters.attempts;
+            batch::cut(events, |event| tally.add(event))
                 .iter()
                 .map(|events| journal.number(events))
                 .collect()

@@ -109,7 +109,7 @@ pub(crate) struct Core {
     wanted: Wanted,
 }
 
-/// A virtual key of the account `root`, of `root/team` (gpt-4o* only), and of the suspended `root/gone`.
+/// A virtual key of the account `root`, of `root/team` (gpt-4o* only), of the suspended `root/gone`, and of `root/gateway`, a child gateway's.
 pub(crate) fn key_of(account: &str) -> GeneratedKey {
     key::generate([account.len() as u8; 64])
 }
@@ -149,6 +149,11 @@ fn accounts_and_keys(pepper: &Pepper) -> Vec<Kind> {
             suspended: true,
             ..account("gone99", "root")
         }),
+        Kind::Account(proto::Account {
+            gateway: true,
+            ..account("gateway", "root")
+        }),
+        key("gateway", false),
         key("root", false),
         key("root", true),
         key("team1", false),

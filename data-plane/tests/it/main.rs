@@ -7,12 +7,14 @@
     reason = "tests"
 )]
 
+mod cascades;
 mod edge;
 mod harness;
 mod levels;
 mod orders;
 mod outages;
 mod plane;
+mod responses;
 mod retries;
 mod staleness;
 mod streams;

@@ -85,3 +85,23 @@ fn a_drained_node_ends_connections_but_no_request() {
         assert_eq!((answer.status, answer.header("connection")), (200, None));
     });
 }
+
+#[test]
+fn a_node_that_was_told_to_stop_is_not_ready_and_still_takes_connections() {
+    run(|| async {
+        let (core, _upstream) = openai(&["a"], vec![good(), good()]).await;
+        core.want(Schedule::Serve).await;
+        core.handle.leave();
+        assert!(!core.handle.is_ready() && core.handle.can_serve());
+        for _ in 0..2 {
+            let answer = core.post("/v1/chat/completions", CHAT).await;
+            let connection = answer.header("connection");
+            assert_eq!((answer.status, connection.as_deref()), (200, Some("close")));
+        }
+        core.handle.drain();
+        timeout(PATIENCE, core.done)
+            .await
+            .expect("the core ends")
+            .unwrap();
+    });
+}

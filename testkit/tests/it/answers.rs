@@ -6,7 +6,7 @@ use std::path::Path;
 use proxyxai_testkit::Simulator;
 use serde_json::{Value, json};
 
-use super::client::{Dialect, End, call, chat};
+use super::client::{Dialect, End, call, chat, respond};
 
 #[tokio::test(start_paused = true)]
 async fn bodies_are_those_of_the_providers() {
@@ -15,6 +15,9 @@ async fn bodies_are_those_of_the_providers() {
     });
     let anthropic_tools = json!({
         "tools": [{ "name": "weather", "input_schema": {} }], "tool_choice": { "type": "any" },
+    });
+    let response_tools = json!({
+        "tools": [{ "type": "function", "name": "weather", "parameters": {} }], "tool_choice": "required",
     });
     let with = |more: &Value, stream: bool| {
         let mut more = more.clone();
@@ -52,6 +55,42 @@ async fn bodies_are_those_of_the_providers() {
             Openai,
             Openai.path(),
             chat("", with(&openai_tools, true)),
+        ),
+        (
+            "response.json",
+            Openai,
+            "/v1/responses",
+            respond(words, json!({})),
+        ),
+        (
+            "response-capped.json",
+            Openai,
+            "/v1/responses",
+            respond("tokens=9", json!({ "max_output_tokens": 1 })),
+        ),
+        (
+            "response-tool.json",
+            Openai,
+            "/v1/responses",
+            respond("", response_tools.clone()),
+        ),
+        (
+            "response.sse",
+            Openai,
+            "/v1/responses",
+            respond(words, json!({ "stream": true })),
+        ),
+        (
+            "response-tool.sse",
+            Openai,
+            "/v1/responses",
+            respond("", with(&response_tools, true)),
+        ),
+        (
+            "count-tokens.json",
+            Anthropic,
+            "/v1/messages/count_tokens",
+            chat(words, json!({})),
         ),
         ("embeddings.json", Openai, "/v1/embeddings", embed("float")),
         (
@@ -162,4 +201,24 @@ async fn heads_are_those_of_the_providers() {
     .await;
     let id = first.headers["x-request-id"].to_str().unwrap();
     assert_eq!(sim.bill().rows.last().unwrap().request_id, id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_is_gone_on_from_by_the_key_that_made_it() {
+    let sim = Simulator::new();
+    let path = "/v1/responses";
+    let first = call(&sim, Dialect::Openai, path, &respond("", json!({}))).await;
+    let id = first.json()["id"].clone();
+    let on = respond("", json!({ "previous_response_id": id }));
+    let next = call(&sim, Dialect::Openai, path, &on).await;
+    assert_eq!(
+        (next.status, &next.json()["previous_response_id"]),
+        (200, &id)
+    );
+    let other = call(&Simulator::new(), Dialect::Openai, path, &on).await;
+    let code = &other.json()["error"]["code"];
+    assert_eq!(
+        (other.status, code.as_str()),
+        (400, Some("previous_response_not_found"))
+    );
 }

@@ -75,6 +75,15 @@ pub(crate) fn chat(steer: &str, more: Value) -> Value {
     body
 }
 
+/// A request for a response.
+pub(crate) fn respond(steer: &str, more: Value) -> Value {
+    let mut body = json!({ "model": "m", "input": format!("Hello [[sim {steer}]]") });
+    body.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    body
+}
+
 /// Posts a body, or gets a page when it is null.
 pub(crate) async fn call(sim: &Simulator, dialect: Dialect, path: &str, body: &Value) -> Reply {
     let mut request = if body.is_null() {

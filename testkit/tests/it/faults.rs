@@ -6,7 +6,7 @@ use http::Request;
 use proxyxai_testkit::{Fault, Simulator};
 use serde_json::{Value, json};
 
-use super::client::{Dialect, End, Reply, call, chat, send};
+use super::client::{Dialect, End, Reply, call, chat, respond, send};
 
 /// The answer to a chat that meets this fault; the one after it is an ordinary one.
 async fn meet(dialect: Dialect, fault: Value, stream: bool) -> Reply {
@@ -238,4 +238,39 @@ async fn requests_that_a_provider_refuses_are_refused() {
         assert!(reply.body.contains(part), "{reply:?}");
         assert!(sim.bill().rows.is_empty(), "a refusal costs nothing");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn responses_fail_in_their_own_words() {
+    let meet = async |fault: Value, stream: bool| {
+        let sim = Simulator::new();
+        sim.script("sk-1", [serde_json::from_value(fault).unwrap()]);
+        let body = respond("tokens=20", json!({ "stream": stream }));
+        let reply = call(&sim, Dialect::Openai, "/v1/responses", &body).await;
+        (reply, sim.bill().rows)
+    };
+    for stream in [false, true] {
+        let (refused, bill) = meet(json!({ "status": 429 }), stream).await;
+        let code = refused.json()["error"]["code"].clone();
+        assert_eq!(
+            (refused.status, &code),
+            (429, &json!("rate_limit_exceeded"))
+        );
+        assert!(bill.is_empty());
+        let (cut, bill) = meet(json!({ "cut_at_byte": 700 }), stream).await;
+        assert_eq!((cut.end, cut.body.len()), (End::Broken, 700));
+        assert!(!bill[0].whole, "what was generated is charged");
+        let (malformed, bill) = meet(json!({ "malformed": true }), stream).await;
+        let last = malformed.body.trim_end().rsplit("data: ").next().unwrap();
+        assert!(serde_json::from_str::<Value>(last).is_err() && !bill[0].usage_sent);
+        let (silent, bill) = meet(json!({ "no_usage": true }), stream).await;
+        assert!(silent.body.contains("\"usage\":null") && !silent.body.contains("total_tokens"));
+        assert!(!bill[0].usage_sent && bill[0].output == 20);
+    }
+    let (error, bill) = meet(json!({ "first_event_error": true }), true).await;
+    let event = "event: error\ndata: {\"type\":\"error\",\"sequence_number\":0,\"code\":\"server_error\",\"message\":";
+    assert!(
+        error.body.starts_with(event) && bill.is_empty(),
+        "{error:?}"
+    );
 }

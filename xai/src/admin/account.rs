@@ -35,6 +35,9 @@ pub enum Verb {
             hide_default_value = true
         )]
         parent: String,
+        /// A child gateway will call as this account: believe what its requests say of attempts, time and their name.
+        #[arg(long)]
+        gateway: bool,
         /// What it may be used for.
         #[command(flatten)]
         allow: Allow,
@@ -79,6 +82,9 @@ pub enum Verb {
         /// A new name.
         #[arg(long)]
         name: Option<String>,
+        /// Whether a child gateway calls as this account.
+        #[arg(long, value_name = "YES_OR_NO", value_parser = yes_or_no)]
+        gateway: Option<bool>,
         /// What it may be used for.
         #[command(flatten)]
         allow: SetAllow,
@@ -117,6 +123,7 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
         Verb::Create {
             name,
             parent,
+            gateway,
             allow,
             staleness,
             once,
@@ -130,6 +137,7 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
                 idempotency_key: once.idempotency_key,
                 max_stale_seconds: staleness.max_stale_seconds().unwrap_or_default(),
                 serve_expired: staleness.serve_expired().unwrap_or_default(),
+                gateway,
             };
             let made = call!(api, api.accounts().create_account(request)).account;
             return output.one(&ACCOUNT, one(made), &[]);
@@ -166,6 +174,7 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
         Verb::Set {
             account,
             name,
+            gateway,
             allow,
             staleness,
             version,
@@ -173,6 +182,7 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
             account,
             name,
             suspended: None,
+            gateway,
             allowed_models: allow.models(),
             allowed_endpoints: allow.endpoints(),
             allowed_networks: allow.networks(),

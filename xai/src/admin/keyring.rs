@@ -28,6 +28,9 @@ pub enum Verb {
         /// The file [default: where the gateway looks for the next key, in the data directory].
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
+        /// Leave a file that is there as it is, and be content.
+        #[arg(long)]
+        keep: bool,
     },
 }
 
@@ -52,13 +55,16 @@ pub async fn run(
 ) -> Result<(), Failure> {
     let output = connection.output();
     let view = match verb {
-        Verb::NewKey { file } => {
+        Verb::NewKey { file, keep } => {
             let random = SystemRandomness::open();
             let random = random.map_err(|error| Failure::failed(error.to_string()))?;
             let file = match file {
                 Some(file) => file,
                 None => connection.data(environment)?.join(NEXT_KEY_ENCRYPTION_KEY),
             };
+            if keep && file.exists() {
+                return output.done(&format!("{} is there already.", file.display()));
+            }
             let key = keys::make(&file, &random)?;
             return output.done(&format!("Key {} is in {}.", key.id(), file.display()));
         }

@@ -8,7 +8,7 @@ pub struct Allow {
     /// A model that it may use, `*` standing for any characters; may be given several times [default: all that is allowed above].
     #[arg(long, value_name = "PATTERN")]
     pub allow_model: Vec<String>,
-    /// An endpoint that it may call (chat.completions, embeddings, messages, models); may be given several times [default: all that is allowed above].
+    /// An endpoint that it may call (chat.completions, embeddings, responses, messages, messages.count_tokens, models); may be given several times [default: all that is allowed above].
     #[arg(long, value_name = "ENDPOINT")]
     pub allow_endpoint: Vec<String>,
     /// An address or block of addresses that it may be used from, such as 192.0.2.0/24; may be given several times [default: all that is allowed above].

@@ -6,6 +6,7 @@ use proxyxai_core::{
     account::key::base62,
     ports::{Clock, Random, random_bytes},
     secret::join_token::JoinToken,
+    trace::{IdSource, Outbox, Span, SpanKind, TraceContext},
 };
 use proxyxai_data_plane::{
     control_tls,
@@ -32,8 +33,16 @@ pub(super) async fn join(
     data: &DataDir,
     clock: &dyn Clock,
     random: &dyn Random,
+    spans: &Outbox<Span>,
 ) -> Result<Identity, Failure> {
     let token = token(settings, environment)?;
+    let ids = IdSource::new(u64::from_le_bytes(random_bytes(random)));
+    let trace = settings.traces().endpoint.map(|_| TraceContext {
+        trace_id: ids.trace_id(),
+        span_id: ids.span_id(),
+        // A node joins once in its life.
+        sampled: true,
+    });
     let id = format!(
         "node-{}",
         base62(&random_bytes(random), 10).to_ascii_lowercase()
@@ -47,8 +56,12 @@ pub(super) async fn join(
         for address in settings.control_planes.all() {
             let channel = control_tls::channel(address, token.authority, None)
                 .map_err(|error| Failure::usage(error.to_string()))?;
-            match enroll::join(channel, &token, &id, clock).await {
+            let began = (clock.monotonic(), clock.unix_ms());
+            match enroll::join(channel, &token, &id, clock, trace).await {
                 Ok(enrolled) => {
+                    if let Some(trace) = trace {
+                        spans.push(span(trace, address, began, clock.monotonic()));
+                    }
                     identity::save(data, token.authority, &enrolled)
                         .map_err(|error| Failure::failed(error.to_string()))?;
                     return Ok(Identity {
@@ -81,6 +94,31 @@ pub(super) async fn join(
             "no control plane can be reached, so this node cannot join ({said}); start one, or correct `control_planes`"
         ),
     ))
+}
+
+/// The span of a call that let a node in.
+fn span(
+    trace: TraceContext,
+    control_plane: &str,
+    (began, began_unix_ms): (Duration, i64),
+    ended: Duration,
+) -> Span {
+    let start = u64::try_from(began_unix_ms).unwrap_or(0);
+    let start = start.saturating_mul(1_000_000);
+    let took = u64::try_from(ended.saturating_sub(began).as_nanos()).unwrap_or(u64::MAX);
+    Span {
+        trace_id: trace.trace_id,
+        span_id: trace.span_id,
+        parent: None,
+        state: String::new(),
+        name: "join".into(),
+        kind: SpanKind::Client,
+        start,
+        end: start.saturating_add(took),
+        attributes: vec![("server.address", control_plane.into())],
+        events: Vec::new(),
+        error: None,
+    }
 }
 
 fn token(settings: &Settings, environment: &Environment) -> Result<JoinToken, Failure> {

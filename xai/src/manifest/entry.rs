@@ -40,6 +40,7 @@ pub(super) fn account(it: file::Account) -> Result<Kind, WrongField> {
     Ok(Kind::Account(ManifestAccount {
         path: it.path,
         suspended: it.suspended,
+        gateway: it.gateway,
         allowed_models: it.allowed_models,
         allowed_endpoints: it.allowed_endpoints,
         allowed_networks: it.allowed_networks,

@@ -46,6 +46,9 @@ pub struct Account {
     /// Refuse it and everything below it.
     #[serde(default)]
     pub suspended: bool,
+    /// A child gateway calls as this account: what its requests say of attempts, time and their name is believed.
+    #[serde(default)]
+    pub gateway: bool,
     /// Models that it may use, `*` standing for any characters; none means all that are allowed above.
     #[serde(default)]
     pub allowed_models: Vec<String>,

@@ -107,6 +107,7 @@ fn fields(kind: &Kind) -> (&'static str, Vec<(&'static str, Field<'_>)>) {
             vec![
                 ("path", Text(&it.path)),
                 ("suspended", Flag(it.suspended)),
+                ("gateway", Flag(it.gateway)),
                 ("allowed_models", List(&it.allowed_models)),
                 ("allowed_endpoints", List(&it.allowed_endpoints)),
                 ("allowed_networks", List(&it.allowed_networks)),

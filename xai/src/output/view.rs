@@ -26,6 +26,7 @@ pub const ACCOUNT: Kind<'static> = Kind {
         ("ID", "id"),
         ("SUSPENDED", "suspended"),
         ("IN EFFECT", "effectively_suspended"),
+        ("GATEWAY", "gateway"),
         ("MODELS", "allowed_models"),
         ("ENDPOINTS", "allowed_endpoints"),
         ("FROM", "allowed_networks"),
@@ -131,7 +132,7 @@ pub fn account(view: &AccountView) -> Value {
     let account = view.account.clone().unwrap_or_default();
     json!({
         "id": account.id, "parent_id": account.parent_id, "name": account.name, "path": view.path,
-        "suspended": account.suspended, "effectively_suspended": view.effectively_suspended,
+        "suspended": account.suspended, "gateway": account.gateway, "effectively_suspended": view.effectively_suspended,
         "allowed_models": account.allowed_models, "allowed_endpoints": account.allowed_endpoints,
         "allowed_networks": account.allowed_networks,
         "max_stale_seconds": Some(account.max_stale_seconds).filter(|seconds| *seconds != 0),

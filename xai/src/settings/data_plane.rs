@@ -2,14 +2,21 @@
 
 use std::{fmt, net::SocketAddr, str::FromStr};
 
+use proxyxai_core::trace::{Conventions, Ratio};
+use proxyxai_data_plane::trace::TraceUpstreams;
+
 use super::{
-    apart, loopback,
+    apart,
+    delay::Delay,
+    loopback,
+    networks::Networks,
     store::Optional,
+    trace::Collector,
     value::{Bytes, Folder, InvalidValue, LogFilter, LogFormat, Span},
 };
 use crate::{environment::Environment, failure::Failure};
 
-settings! { environment [node log]
+settings! { environment [node log trace]
     /// Directory of this node alone: its identity, the copy of its configuration, usage that is not booked yet.
     data: Folder = Folder::default_data(environment), "DIR";
     /// Control planes of the gateway, with commas between.

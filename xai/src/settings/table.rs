@@ -9,6 +9,7 @@ macro_rules! settings {
             pub fn node(&self) -> proxyxai_data_plane::context::Settings {
                 proxyxai_data_plane::context::Settings {
                     cores: self.cores.max(1),
+                    trusted_proxies: self.trusted_proxies.list(),
                     body_limit: self.body_limit.0,
                     connect_timeout: self.connect_timeout.0,
                     first_byte_timeout: self.first_byte_timeout.0,
@@ -18,10 +19,15 @@ macro_rules! settings {
                     keep_alive: self.keep_alive.0,
                     max_connections: self.max_connections,
                     max_in_flight: self.max_in_flight,
+                    drain_delay: self.drain_delay.0,
                     drain: self.drain.0,
                     max_stale: self.max_stale.0,
                     preload_max: self.preload_max,
                     keys_remembered: self.keys_remembered,
+                    trace: self.sampling(),
+                    trace_conventions: self.trace_conventions,
+                    trace_upstreams: self.trace_upstreams,
+                    request_log: self.request_log.text().is_some(),
                 }
             }
 
@@ -31,6 +37,11 @@ macro_rules! settings {
                         "`cores`, `max_connections` and `max_in_flight` must be at least 1",
                     ));
                 }
+                if self.tls_certificate_file.text().is_some() != self.tls_key_file.text().is_some() {
+                    return Err($crate::failure::Failure::usage(
+                        "`tls_certificate_file` and `tls_key_file` go together; give both, or neither",
+                    ));
+                }
                 Ok(())
             }
         }
@@ -38,6 +49,8 @@ macro_rules! settings {
         settings! { $environment [$($more)*] $($rows)*
             /// Threads that serve requests, each with its own connections.
             cores: usize = $crate::settings::available_cores(), "NUMBER";
+            /// Networks of load balancers whose `X-Forwarded-For` says where a request comes from, with commas between.
+            trusted_proxies: Networks = Networks::default(), "NETWORKS";
             /// Largest body of a request.
             body_limit: Bytes = Bytes::mebi(32), "SIZE";
             /// Longest time to connect to a provider, TLS included.
@@ -56,6 +69,12 @@ macro_rules! settings {
             max_connections: usize = 20_000, "NUMBER";
             /// Most requests in flight on one core; more are refused at once.
             max_in_flight: usize = 10_000, "NUMBER";
+            /// Certificate (PEM, with its chain) for clients that come over TLS, and read again when it changes; without it they come over plain HTTP.
+            tls_certificate_file: Optional = Optional::none(), "FILE";
+            /// Key (PEM) of that certificate.
+            tls_key_file: Optional = Optional::none(), "FILE";
+            /// Time from being told to stop, with `/ready` at 503 already, until no connection is taken any more: load balancers move away in it.
+            drain_delay: Delay = Delay::default(), "TIME";
             /// Time that requests in flight get to end when the process stops.
             drain: Span = Span::seconds(30), "TIME";
             /// How old a node's configuration may become before it refuses requests; where the deployment says less (`xai settings show`), that.
@@ -64,6 +83,10 @@ macro_rules! settings {
             preload_max: u64 = 1_000_000, "NUMBER";
             /// How many keys a node remembers of those that it looked up.
             keys_remembered: u64 = proxyxai_data_plane::keys::REMEMBERED, "NUMBER";
+            /// Where one line of JSON is written for each request, without its content: a file, `-` for the standard output, or none.
+            request_log: Optional = Optional::none(), "FILE";
+            /// Which upstreams learn of traces (`traceparent`): none, gateways (those of that kind) or all.
+            trace_upstreams: TraceUpstreams = TraceUpstreams::Gateways, "WHICH";
         }
     };
     ($environment:ident [control $($more:ident)*] $($rows:tt)*) => {
@@ -74,6 +97,7 @@ macro_rules! settings {
                     names: self.grpc_names.0.clone(),
                     audit_keep: self.audit_keep.0,
                     shared_store: self.store == StoreKind::Etcd,
+                    trace: self.sampling(),
                     ..proxyxai_control_plane::app::Settings::default()
                 }
             }
@@ -88,10 +112,49 @@ macro_rules! settings {
     };
     ($environment:ident [log $($more:ident)*] $($rows:tt)*) => {
         settings! { $environment [$($more)*] $($rows)*
+            /// Networks whose machines see `/metrics` of the port of operations without a credential, with commas between.
+            metrics_from: Networks = Networks::default(), "NETWORKS";
             /// What is logged: error, warn, info, debug, trace, or directives such as `info,proxyxai_data_plane=debug`.
             log: LogFilter = LogFilter::info(), "LEVEL";
             /// How logs are written: text or json.
             log_format: LogFormat = LogFormat::Text, "FORMAT";
+        }
+    };
+    ($environment:ident [trace $($more:ident)*] $($rows:tt)*) => {
+        impl Settings {
+            /// Where traces go.
+            pub fn traces(&self) -> $crate::settings::trace::Place<'_> {
+                $crate::settings::trace::Place {
+                    endpoint: self.trace_endpoint.address(),
+                    headers_file: self.trace_headers_file.file(),
+                    conventions: self.trace_conventions,
+                }
+            }
+
+            /// Which traces are kept; `None` where there are none.
+            fn sampling(&self) -> Option<proxyxai_core::trace::Sampling> {
+                let sampling = proxyxai_core::trace::Sampling {
+                    ratio: self.trace_ratio,
+                    follow_parent: self.trace_follow,
+                    failures: self.trace_failures,
+                };
+                self.trace_endpoint.address().map(|_| sampling)
+            }
+        }
+
+        settings! { $environment [$($more)*] $($rows)*
+            /// Collector that traces are sent to, by OTLP over gRPC: http://HOST:PORT, https://HOST:PORT, or none.
+            trace_endpoint: Collector = Collector::none(), "URL";
+            /// File with headers for the collector, one `name: value` on each line.
+            trace_headers_file: Optional = Optional::none(), "FILE";
+            /// Share of the traces that are kept where no caller has decided, from 0 to 1.
+            trace_ratio: Ratio = Ratio::PERCENT, "SHARE";
+            /// Whether a caller that sends `traceparent` decides whether its trace is kept; if not, the share does.
+            trace_follow: bool = true, "true|false";
+            /// Whether traces of requests that failed are kept in any case.
+            trace_failures: bool = true, "true|false";
+            /// Version of OpenTelemetry's conventions for generative AI that spans follow: 1.36 or 1.41.
+            trace_conventions: Conventions = Conventions::V1_41, "VERSION";
         }
     };
     ($environment:ident [keys $($more:ident)*] $($rows:tt)*) => {

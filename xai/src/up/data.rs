@@ -81,6 +81,17 @@ impl DataDir {
             .map(SecretString::from)
     }
 
+    /// What administrators show, made by somebody else: kept where commands on this machine look for it.
+    pub(crate) fn keep_admin_credential(
+        &self,
+        given: SecretString,
+    ) -> Result<SecretString, Failure> {
+        if self.read(ADMIN_CREDENTIAL)?.as_deref() != Some(given.expose_secret()) {
+            self.write(ADMIN_CREDENTIAL, given.expose_secret())?;
+        }
+        Ok(given)
+    }
+
     /// What is shown to the ops port of a node that runs alone; made at first start.
     pub(crate) fn ops_credential(&self, random: &dyn Random) -> Result<SecretString, Failure> {
         let make = || format!("pxai-ops-{}", base62(&random_bytes(random), 40));

@@ -5,7 +5,7 @@ use proxyxai_core::{
     route::provider::ProviderKind,
     secret::{ExposeSecret as _, SecretString},
 };
-use proxyxai_data_plane::config::ControlChannel;
+use proxyxai_data_plane::config::{ControlChannel, NodeCredential};
 use proxyxai_proto::admin::v1::{
     CreateProviderRequest, CreateUpstreamKeyRequest, DeleteProviderRequest,
     DeleteUpstreamKeyRequest, ListProvidersRequest, ListUpstreamKeysRequest, ManagedBy,
@@ -13,13 +13,16 @@ use proxyxai_proto::admin::v1::{
     provider_service_client::ProviderServiceClient,
     upstream_key_service_client::UpstreamKeyServiceClient,
 };
-use tonic::Status;
+use tonic::{Code, Status, transport::Channel};
 
-use crate::{failure::Failure, process::say};
+use crate::{control::Control, failure::Failure, process::say};
+
+/// Tries before it is given up to agree with others that do the same.
+const TRIES: usize = 5;
 
 /// On whose behalf an object is managed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     /// XAI_BASE and XAI_KEYS.
     Environment,
     /// `--demo`.
@@ -27,7 +30,7 @@ pub(super) enum Owner {
 }
 
 impl Owner {
-    pub(super) fn managed_by(self) -> ManagedBy {
+    pub(crate) fn managed_by(self) -> ManagedBy {
         match self {
             Self::Environment => ManagedBy::Env,
             Self::Demo => ManagedBy::Demo,
@@ -43,20 +46,20 @@ impl Owner {
 }
 
 /// What shall exist.
-#[derive(Debug, Default)]
-pub(super) struct Wanted {
-    pub(super) providers: Vec<Provider>,
-    pub(super) keys: Vec<Key>,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    pub(crate) providers: Vec<Provider>,
+    pub(crate) keys: Vec<Key>,
     /// Nothing is said of what else there may be, so nothing is removed.
-    pub(super) keep_others: bool,
+    pub(crate) keep_others: bool,
 }
 
 /// A provider that shall exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Provider {
-    pub(super) id: String,
-    pub(super) kind: ProviderKind,
-    pub(super) base_url: String,
+pub(crate) struct Provider {
+    pub(crate) id: String,
+    pub(crate) kind: ProviderKind,
+    pub(crate) base_url: String,
 }
 
 impl Provider {
@@ -85,23 +88,23 @@ impl Wanted {
 }
 
 /// An upstream key that shall exist. Its id follows from its secret, so another secret is another key.
-#[derive(Debug)]
-pub(super) struct Key {
-    pub(super) id: String,
-    pub(super) provider_id: String,
-    pub(super) secret: SecretString,
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    pub(crate) id: String,
+    pub(crate) provider_id: String,
+    pub(crate) secret: SecretString,
 }
 
 /// The objects of the control plane, reached as an administrator reaches them, with a credential of the owner's own: the audit trail tells
 /// what each of them did.
-pub(super) struct Objects {
+pub(crate) struct Objects {
     owner: Owner,
     providers: ProviderServiceClient<ControlChannel>,
     keys: UpstreamKeyServiceClient<ControlChannel>,
 }
 
 impl Objects {
-    pub(super) fn new(admin: ControlChannel, owner: Owner) -> Self {
+    fn new(admin: ControlChannel, owner: Owner) -> Self {
         Self {
             owner,
             providers: ProviderServiceClient::new(admin.clone()),
@@ -109,10 +112,30 @@ impl Objects {
         }
     }
 
+    /// Those of a control plane of this process, reached by this channel.
+    pub(crate) fn of(control: &Control, owner: Owner, channel: Channel) -> Result<Self, Failure> {
+        let secret = control.plane.managing_credential(owner.managed_by());
+        let secret = secret.unwrap_or_else(|| control.admin_credential.clone());
+        let credential = NodeCredential::new(&secret).map_err(|_| {
+            Failure::failed("the admin credential holds characters that cannot be sent; delete its file to get a new one")
+        })?;
+        Ok(Self::new(credential.on(channel), owner))
+    }
+
     /// Makes what the owner manages equal to what is wanted.
-    pub(super) async fn reconcile(&mut self, wanted: Wanted) -> Result<(), Failure> {
+    pub(crate) async fn reconcile(&mut self, wanted: Wanted) -> Result<(), Failure> {
         let owner = self.owner;
-        self.step(owner, wanted).await.map_err(|status| {
+        let mut done = self.step(owner, wanted.clone()).await;
+        for _ in 1..TRIES {
+            // Another control plane with the same environment does the same at the same time.
+            let outrun = [Code::AlreadyExists, Code::NotFound, Code::Aborted];
+            match &done {
+                Err(status) if outrun.contains(&status.code()) => {}
+                Ok(()) | Err(_) => break,
+            }
+            done = self.step(owner, wanted.clone()).await;
+        }
+        done.map_err(|status| {
             Failure::failed(format!(
                 "the objects of the {} cannot be set: {}",
                 owner.word(),
@@ -122,7 +145,7 @@ impl Objects {
     }
 
     /// Whether there is any upstream key, enabled or not.
-    pub(super) async fn any_upstream_key(&mut self) -> Result<bool, Failure> {
+    pub(crate) async fn any_upstream_key(&mut self) -> Result<bool, Failure> {
         let all = self
             .all_keys()
             .await

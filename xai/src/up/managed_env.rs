@@ -17,7 +17,7 @@ const DEFAULT_BASE: &str = "https://api.openai.com";
 
 /// What the environment asks for. A variable that is not set at all changes nothing: `None` when neither is, and no key is removed
 /// without XAI_KEYS.
-pub(super) fn read(environment: &Environment) -> Result<Option<Wanted>, Failure> {
+pub(crate) fn read(environment: &Environment) -> Result<Option<Wanted>, Failure> {
     let keys = environment.set("XAI_KEYS");
     if keys.is_none() && environment.set("XAI_BASE").is_none() {
         return Ok(None);

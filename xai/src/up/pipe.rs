@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 const BUFFER: usize = 64 << 10;
 
 /// Both ends of a pipe.
-pub(super) fn pipe() -> (Channel, UnboundedReceiverStream<io::Result<DuplexStream>>) {
+pub(crate) fn pipe() -> (Channel, UnboundedReceiverStream<io::Result<DuplexStream>>) {
     let (connections, incoming) = mpsc::unbounded_channel();
     let connect = tower::service_fn(move |_: Uri| {
         let (near, far) = duplex(BUFFER);

@@ -21,7 +21,8 @@ pub(super) struct Demo {
 
 /// Starts simulated providers on any free port.
 pub(super) fn start_demo() -> Result<Demo, Failure> {
-    Ok(Demo { running: start(0)? })
+    let running = start((Ipv4Addr::LOCALHOST, 0).into())?;
+    Ok(Demo { running })
 }
 
 impl Demo {
@@ -57,8 +58,8 @@ impl Demo {
 ///
 /// # Errors
 /// When the port is taken.
-pub fn sim(port: u16, addresses_file: Option<PathBuf>) -> Result<(), Failure> {
-    let running = start(port)?;
+pub fn sim(address: SocketAddr, addresses_file: Option<PathBuf>) -> Result<(), Failure> {
+    let running = start(address)?;
     say(&format!(
         "Simulated OpenAI and Anthropic at {}; any key is accepted; see testkit/README.md",
         running.url()
@@ -75,8 +76,7 @@ pub fn sim(port: u16, addresses_file: Option<PathBuf>) -> Result<(), Failure> {
     })
 }
 
-fn start(port: u16) -> Result<Running, Failure> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+fn start(address: SocketAddr) -> Result<Running, Failure> {
     let refused = |error: std::io::Error| {
         Failure::failed(format!(
             "the simulated providers cannot listen on {address}: {error}; choose another port with --port"

@@ -29,7 +29,7 @@ async fn token(home: &Home, words: &str) -> JoinToken {
 
 async fn join(gateway: &Gateway, token: &JoinToken, node: &str) -> Result<Enrolled, EnrollError> {
     let channel = control_tls::channel(&gateway.grpc.to_string(), token.authority, None).unwrap();
-    enroll::join(channel, token, node, &SystemClock::start()).await
+    enroll::join(channel, token, node, &SystemClock::start(), None).await
 }
 
 #[tokio::test]
@@ -72,7 +72,7 @@ async fn whoever_is_not_the_pinned_authority_learns_nothing() {
     let made = token(&home, "").await;
     let elsewhere = Fingerprint::of(b"another authority");
     let channel = control_tls::channel(&gateway.grpc.to_string(), elsewhere, None).unwrap();
-    let said = enroll::join(channel, &made, "node-a", &SystemClock::start()).await;
+    let said = enroll::join(channel, &made, "node-a", &SystemClock::start(), None).await;
     assert!(matches!(said, Err(EnrollError::Untrusted)));
     let listed = home.json("join-token list").await;
     assert_eq!(listed["join_tokens"][0]["uses"], 0, "the token never left");
@@ -81,7 +81,7 @@ async fn whoever_is_not_the_pinned_authority_learns_nothing() {
     let forged = forged_identity();
     let channel =
         control_tls::channel(&gateway.grpc.to_string(), made.authority, Some(forged)).unwrap();
-    let said = enroll::join(channel, &made, "node-a", &SystemClock::start()).await;
+    let said = enroll::join(channel, &made, "node-a", &SystemClock::start(), None).await;
     assert!(matches!(said, Err(EnrollError::Unreachable(_))));
     gateway.stop().await;
 }

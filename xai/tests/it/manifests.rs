@@ -211,11 +211,20 @@ fn object() -> impl Strategy<Value = ManifestObject> {
         prop_oneof![Just(0_u64), any::<u32>().prop_map(u64::from)],
         0..=2_i32,
     );
-    let account = (text(), flag(), list(), list(), list(), staleness).prop_map(
-        |(path, suspended, allowed_models, allowed_endpoints, allowed_networks, staleness)| {
+    let account = (text(), flag(), flag(), list(), list(), list(), staleness).prop_map(
+        |(
+            path,
+            suspended,
+            gateway,
+            allowed_models,
+            allowed_endpoints,
+            allowed_networks,
+            staleness,
+        )| {
             Kind::Account(ManifestAccount {
                 path,
                 suspended,
+                gateway,
                 allowed_models,
                 allowed_endpoints,
                 allowed_networks,

@@ -82,6 +82,13 @@ impl Home {
         self.providers.url()
     }
 
+    /// The heads of the requests that the simulated providers saw last.
+    pub(crate) async fn seen(&self) -> Value {
+        let url = self.providers();
+        let address = url.trim_start_matches("http://").parse().unwrap();
+        Gateway::get(address, "/_sim/requests", &[]).await.json()
+    }
+
     /// Two upstream keys of each dialect, for XAI_KEYS.
     pub(crate) fn keys(&self) -> String {
         let base = self.providers();
@@ -327,6 +334,23 @@ impl Gateway {
             .await
     }
 
+    /// Posts JSON to the clients' port with these headers.
+    pub(crate) async fn post(&self, path: &str, headers: &[(&str, String)], body: &Value) -> Reply {
+        let mut request = Request::post(path)
+            .header("host", self.client.to_string())
+            .header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(body.to_string().into()).unwrap();
+        timeout(PATIENCE, send(self.client, request))
+            .await
+            .expect("an answer comes")
+            .unwrap()
+            .whole()
+            .await
+    }
+
     /// A page of the operations port, or of the clients' port.
     pub(crate) async fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Reply {
         let mut request = Request::get(path).header("host", address.to_string());
@@ -389,7 +413,7 @@ impl Ask {
             .header("host", to.to_string())
             .header("content-type", "application/json")
             .header("x-sim-tag", &self.tag);
-        request = if self.path == "/v1/messages" {
+        request = if self.path.starts_with("/v1/messages") {
             request
                 .header("x-api-key", &self.key)
                 .header("anthropic-version", "2023-06-01")

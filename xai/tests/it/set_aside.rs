@@ -79,6 +79,7 @@ async fn law_4_a_store_that_lost_its_marks_gets_all_later_usage_once() {
         key_encryption_key: SealKey::new([7; 32]),
         next_key_encryption_key: Arc::new(NoNextKey),
         admin_credential: ADMIN.into(),
+        authority: None,
     };
     let control = control_plane::build(control_plane::Settings::default(), ports);
     let control = Arc::new(control.await.unwrap());

@@ -235,6 +235,7 @@ async fn control(seed: u64, node_credential: Arc<OnceLock<SecretString>>) -> ::t
         key_encryption_key: SealKey::new([7; 32]),
         next_key_encryption_key: Arc::new(NoNextKey),
         admin_credential: ADMIN.into(),
+        authority: None,
     };
     let control = control_plane::build(control_plane::Settings::default(), ports).await?;
     node_credential

@@ -29,7 +29,17 @@ class Gateway:
         self.env = {**clean, "XAI_DATA": str(self.data), "XAI_LISTEN": "127.0.0.1:0", "XAI_GRPC": "127.0.0.1:0",
                     "XAI_OPS": "127.0.0.1:0", "XAI_CORES": "2"}
         keys = [f"{k}::openai@{self.sim_url}" for k in OPENAI_KEYS] + [f"{k}::anthropic@{self.sim_url}" for k in ANTHROPIC_KEYS]
-        self.process = self._spawn("up", ["up"], {**self.env, "XAI_KEYS": ",".join(keys)})
+        return self._up(",".join(keys))
+
+    def start_below(self, parent, key):
+        """Starts a gateway whose one upstream is another one, with this key of it."""
+        self.work.mkdir(parents=True)
+        self.env = {**parent.env, "XAI_DATA": str(self.data)}
+        self.sim_url = parent.sim_url
+        return self._up(f"{key}::{parent.url}")
+
+    def _up(self, keys):
+        self.process = self._spawn("up", ["up"], {**self.env, "XAI_KEYS": keys})
         addresses = self._wait_json(self.data / "addresses.json", self.process)
         self.url, self.ops = (f"http://{addresses[n]}" for n in ("client", "ops"))
         self._wait_ready()

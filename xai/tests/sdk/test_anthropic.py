@@ -128,3 +128,18 @@ def test_headers_of_the_dialect_pass(client, gateway):
     headers = {k.lower(): v for k, v in gateway.sim_call("/_sim/requests")["requests"][-1]["headers"]}
     assert headers["anthropic-beta"] == "some-beta-2026-01-01" and headers["anthropic-version"]
     assert headers["x-api-key"] in ANTHROPIC_KEYS and "authorization" not in headers
+
+
+def test_counting_tokens_is_free_and_limited_like_all_else(gateway):
+    key_id, secret = gateway.new_key()
+    client = anthropic.Anthropic(base_url=gateway.url, api_key=secret, max_retries=0)
+    counted = client.messages.count_tokens(model=MODEL, messages=ASK["messages"]).input_tokens
+    assert counted == client.messages.create(**ASK).usage.input_tokens
+    row = gateway.usage(key_id, 2)
+    assert row["reported"] == 2 and row["tokens"]["input"] == counted, "the message alone is charged"
+    gateway.xai("account", "create", "sdk-no-counting", "--allow-endpoint", "messages")
+    _, secret = gateway.new_key("root/sdk-no-counting")
+    client = anthropic.Anthropic(base_url=gateway.url, api_key=secret, max_retries=0)
+    assert client.messages.create(**ASK).content[0].text
+    with pytest.raises(anthropic.PermissionDeniedError):
+        client.messages.count_tokens(model=MODEL, messages=ASK["messages"])

@@ -228,3 +228,46 @@ def succeeds_within(client, tries=100):
         except openai.APIStatusError as error:
             last = error
     raise AssertionError(f"never succeeded: {last}")
+
+
+def test_responses_plain_and_streamed(gateway):
+    key_id, secret = gateway.new_key()
+    client = openai.OpenAI(base_url=gateway.url + "/v1", api_key=secret, max_retries=0)
+    plain = client.responses.create(model="gpt-4o-mini", input="[[sim tokens=12]] say something about the sea")
+    assert plain.status == "completed" and plain.output_text
+    events = list(client.responses.create(model="gpt-4o-mini", input="[[sim tokens=12]] say something about the sea", stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert events[0].type == "response.created" and events[-1].type == "response.completed"
+    assert events[-1].response.output_text == plain.output_text
+    with client.responses.stream(model="gpt-4o-mini", input="[[sim tokens=9]] the sea") as stream:
+        final = stream.get_final_response()
+    row = gateway.usage(key_id, 3)
+    usages = [plain.usage, events[-1].response.usage, final.usage]
+    assert row["reported"] == 3 and row["tokens"]["output"] == sum(u.output_tokens for u in usages)
+    assert row["tokens"]["input"] == sum(u.input_tokens for u in usages) and row["cost_nano_usd"] > 0
+
+
+def test_responses_with_tools_limits_and_what_came_before(client):
+    tool = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}}
+    call = client.responses.create(model="gpt-4o", input="weather?", tools=[tool], tool_choice="required").output[0]
+    assert call.type == "function_call" and call.name == "get_weather"
+    short = client.responses.create(model="gpt-4o-mini", input="[[sim tokens=30]] go", max_output_tokens=16)
+    assert short.status == "incomplete" and short.incomplete_details.reason == "max_output_tokens"
+    for _ in range(4):
+        assert client.responses.create(model="gpt-4o-mini", input="go on", previous_response_id=short.id).status == "completed"
+
+
+def test_responses_that_fail(client, gateway):
+    gateway.script(OPENAI_KEYS[:2], *[{"first_event_error": True}] * 2)
+    events = list(client.responses.create(model="gpt-4o-mini", input="hi", stream=True))
+    assert events[-1].type == "response.completed", "an error as first event is tried again"
+    gateway.sim_call("/_sim/reset", {})
+    gateway.script(OPENAI_KEYS, {"cut_at_byte": 2500})
+    with pytest.raises(openai.APIError):
+        list(client.responses.create(model="gpt-4o-mini", input="[[sim tokens=200]] long", stream=True))
+    with pytest.raises(openai.BadRequestError):
+        client.responses.create(model="gpt-4o-mini", input="hi", background=True)
+    for call in (lambda: client.responses.retrieve("resp_1"), lambda: client.responses.cancel("resp_1"), lambda: client.responses.delete("resp_1")):
+        with pytest.raises(openai.NotFoundError) as caught:
+            call()
+        assert "POST /v1/responses" in caught.value.message

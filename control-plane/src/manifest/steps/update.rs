@@ -31,6 +31,7 @@ pub(in crate::manifest) fn update(
             let request = UpdateAccountRequest {
                 account: id,
                 suspended: changed(&old.suspended, &new.suspended),
+                gateway: changed(&old.gateway, &new.gateway),
                 allowed_models: list(&old.allowed_models, &new.allowed_models),
                 allowed_endpoints: list(&old.allowed_endpoints, &new.allowed_endpoints),
                 allowed_networks: list(&old.allowed_networks, &new.allowed_networks),

@@ -138,6 +138,7 @@ impl AccountTree {
             suspended: account.suspended,
             limited: limits.is_some(),
             dated: !staleness.is_empty(),
+            gateway: account.gateway,
         };
         self.places.set(at, place);
         self.count_serving_expired(at, staleness.serves_expired());

@@ -70,6 +70,7 @@ fn holding(content: &Content) -> Holding {
         .for_each(|(_, resource)| incoming.add(Arc::clone(resource)));
     let snapshot = Snapshot::assemble(version(), &incoming.rest, incoming.keys).unwrap();
     let view = View {
+        deployment: "d".into(),
         pepper: Pepper::new(PEPPER),
         keyed: false,
     };
@@ -227,6 +228,7 @@ fn law_13_many_keys_are_held_again_and_pieces_are_not_mixed() {
     }
     let snapshot = Snapshot::assemble(version(), &incoming.rest, incoming.keys).unwrap();
     let view = View {
+        deployment: "d".into(),
         pepper: Pepper::new(PEPPER),
         keyed: false,
     };

@@ -11,6 +11,7 @@ mod million;
 
 fn view() -> View {
     View {
+        deployment: "d".into(),
         pepper: Pepper::new([7; 32]),
         keyed: false,
     }
@@ -118,7 +119,7 @@ proptest! {
 fn another_pepper_keys_digests_anew() {
     let (held, _) = held();
     let before = held.config.current().digest("x");
-    held.use_pepper(&Pepper::new([8; 32]));
+    held.use_pepper(&Pepper::new([8; 32]), &"d".into());
     let after = held.config.current().digest("x");
     assert_ne!(before, after);
     assert_eq!(after, Some(Pepper::new([8; 32]).digest("x")));

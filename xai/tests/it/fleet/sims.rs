@@ -75,7 +75,7 @@ impl Fleet {
         let mut ready = Vec::with_capacity(count);
         for number in 0..count {
             let id = format!("{name}-{number}");
-            let enrolled = enroll::join(door.clone(), &entrance.token, &id, &clock).await;
+            let enrolled = enroll::join(door.clone(), &entrance.token, &id, &clock, None).await;
             let identity = Arc::new(ClientIdentity::default());
             enrolled.unwrap().show(&identity).unwrap();
             ready.push(Sim {

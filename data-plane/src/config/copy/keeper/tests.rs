@@ -68,6 +68,7 @@ impl Bench {
             revision,
         };
         let view = View {
+            deployment: "d".into(),
             pepper: Pepper::new([7; 32]),
             keyed,
         };
