@@ -19,6 +19,7 @@ pub mod provider;
 pub mod route;
 pub mod secret;
 pub mod settings;
+pub mod stale;
 pub mod top;
 pub mod upstream_key;
 pub mod usage;
