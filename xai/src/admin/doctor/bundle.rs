@@ -1,6 +1,7 @@
 //! The archive for whoever helps: what was seen, as JSON, in one file for its owner alone.
 //!
-//! Invariants: what goes in is named here, field by field; how many keys and accounts there are is told, not which; a bundle in which a
+//! Invariants: what goes in is named here, field by field; how many virtual keys and credentials there are is told, and
+//! not which, but for those that a finding is about; a bundle in which a
 //! secret stands that this machine knows is not written at all (law 21).
 
 use std::{fs, io::Write as _, path::Path};

@@ -124,7 +124,7 @@ impl Port {
             host == "localhost"
                 || host
                     .parse::<std::net::IpAddr>()
-                    .is_ok_and(|host| host.is_loopback())
+                    .is_ok_and(|host| host.is_loopback() || host.is_unspecified())
         })
     }
 
@@ -305,6 +305,8 @@ mod tests {
         check("127.0.0.1:3445", true);
         check("[::1]:3445", true);
         check("localhost:1", true);
+        // How a process in a container says that it listens.
+        check("0.0.0.0:3445", true);
         check("10.0.0.1:3445", false);
         check("127.0.0.1.example:1", false);
     }
