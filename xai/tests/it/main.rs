@@ -15,6 +15,7 @@ mod cascade;
 mod chaos;
 mod collector;
 mod commands;
+mod dashboards;
 mod environment;
 mod etcd;
 mod events;
