@@ -9,7 +9,7 @@ import urllib.request
 import zlib
 
 import queries
-from compose_stack import Stack, command, free_port, missing
+from compose_stack import Stack, command, compose_program, free_port, missing
 
 # Service, the variable that names its image, and what it is without that.
 IMAGES = {
@@ -115,6 +115,7 @@ def look_at_grafana(stack, grafana):
 
 def main(required):
     """Looks at what there are images for. Without `required`, their lack is told and is no failure."""
+    compose_program()
     lacking = [service for service in IMAGES if not there(service)]
     traces = not {"otel-collector", "jaeger"} & set(lacking)
     if lacking:
