@@ -9,6 +9,7 @@ pub(crate) mod providers;
 pub(crate) mod routes;
 pub(crate) mod secrets;
 pub(crate) mod settings;
+mod staleness;
 pub(crate) mod upstream_keys;
 mod writing;
 

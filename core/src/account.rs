@@ -7,5 +7,6 @@ pub mod network;
 pub(crate) mod paged;
 pub mod pattern;
 pub mod rules;
+pub mod staleness;
 pub mod terms;
 pub mod tree;

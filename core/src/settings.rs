@@ -31,12 +31,21 @@ pub fn check(settings: &Settings) -> Result<(), InvalidSetting> {
         max_stale_seconds,
         audit_keep_seconds,
     } = settings;
-    within("max_stale_seconds", *max_stale_seconds, &MAX_STALE_SECONDS)?;
+    check_max_stale(*max_stale_seconds, "is the default")?;
     within(
         "audit_keep_seconds",
         *audit_keep_seconds,
         &AUDIT_KEEP_SECONDS,
+        "is the default",
     )
+}
+
+/// Whether a node may serve so many seconds without proof, as a deployment or one of its accounts says it. `zero` is what 0 does.
+///
+/// # Errors
+/// Says how many it may be.
+pub fn check_max_stale(seconds: u64, zero: &str) -> Result<(), InvalidSetting> {
+    within("max_stale_seconds", seconds, &MAX_STALE_SECONDS, zero)
 }
 
 /// The settings with defaults for what was not set. `audit_keep_seconds` is the default of that one, which a control plane's own settings
@@ -53,13 +62,14 @@ fn within(
     field: &'static str,
     seconds: u64,
     allowed: &RangeInclusive<u64>,
+    zero: &str,
 ) -> Result<(), InvalidSetting> {
     if seconds == 0 || allowed.contains(&seconds) {
         return Ok(());
     }
     let (least, most) = (Words(*allowed.start()), Words(*allowed.end()));
     let what = format!(
-        "it is {least} to {most}, and {} is not; 0 is the default",
+        "it is {least} to {most}, and {} is not; 0 {zero}",
         Words(seconds)
     );
     Err(InvalidSetting { field, what })

@@ -11,9 +11,9 @@ use proxyxai_core::{
         admission,
         key::{self, InvalidKey, KeyDigest},
         limits::Asked,
+        staleness::TooOld,
     },
     dialect::Endpoint,
-    freshness::NodeState,
     snapshot::KeyId,
     trace::TraceContext,
 };
@@ -37,23 +37,21 @@ pub(crate) async fn identify(
     from: IpAddr,
     trace: &Option<Rc<Trace>>,
 ) -> Result<Caller, Failure> {
-    if cx.config.state() == NodeState::Expired {
-        return Err(Failure::Expired);
-    }
+    let held = cx.config.held();
     let shown = credential(signs)?;
     // A key that is held is of the right form: only others are looked at closely.
     let digest = (shown.len() == key::LEN).then(|| pinned.digest(shown));
-    let held = digest.flatten().and_then(|it| pinned.snapshot.key(&it));
-    let caller = match held {
+    let known = digest.flatten().and_then(|it| pinned.snapshot.key(&it));
+    let caller = match known {
         Some(key) => Caller {
             key,
             accounts: Arc::clone(&pinned.snapshot.accounts),
         },
-        None => Box::pin(look_up(cx, pinned, shown, from, trace)).await?,
+        None => Box::pin(look_up(cx, pinned, shown, from, (held.expired, trace))).await?,
     };
     let now = cx.clock.unix_ms();
     let asked = Asked::call(endpoint, from);
-    let admitted = admission::admit(&caller.key, &caller.accounts, now, &asked)
+    let admitted = admission::admit(&caller.key, &caller.accounts, now, &asked, held)
         .map_err(|refusal| Failure::refused(&caller.key, refusal));
     if let Some(trace) = trace {
         trace.identified(cx, &caller);
@@ -68,7 +66,7 @@ async fn look_up(
     pinned: &Pinned,
     shown: &str,
     from: IpAddr,
-    trace: &Option<Rc<Trace>>,
+    (expired, trace): (bool, &Option<Rc<Trace>>),
 ) -> Result<Caller, Failure> {
     let text = key::parse(shown).map_err(|reason| wrong(cx, from, reason))?;
     let digest = pinned.digest(text.expose()).ok_or(Failure::NotReady)?;
@@ -92,6 +90,8 @@ async fn look_up(
                     .to_owned(),
             ))
         }
+        // The one is what keeps it from being checked, and lasts longer than the other.
+        Err(_) if expired => Err(Failure::TooOld(TooOld::Deployment)),
         Err(_) => Err(Failure::KeyUnchecked),
     }
 }

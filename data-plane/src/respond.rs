@@ -5,6 +5,7 @@ use proxyxai_core::{
     account::{
         admission::Refusal,
         limits::Dimension,
+        staleness::TooOld,
         terms::{Key, KeyRefusal},
         tree::AccountRefusal,
     },
@@ -112,11 +113,9 @@ pub(crate) enum Failure {
         "the gateway has no configuration yet, as no control plane has sent one since its start; try again in a second"
     )]
     NotReady,
-    /// What the node holds is too old.
-    #[error(
-        "the gateway has not reached its control plane for too long to go on serving what it holds; an administrator must bring the control plane back"
-    )]
-    Expired,
+    /// What the node holds is too old for the caller's account.
+    #[error(transparent)]
+    TooOld(TooOld),
     /// Too much is in flight.
     #[error("the gateway is busy; try again in a second")]
     Overloaded,
@@ -172,6 +171,7 @@ impl Failure {
                 dimension,
             },
             Refusal::Account(refusal) => Self::Account(refusal),
+            Refusal::TooOld(reason) => Self::TooOld(reason),
         }
     }
 
@@ -201,7 +201,7 @@ impl Failure {
             }
             Self::KeyUnchecked
             | Self::NotReady
-            | Self::Expired
+            | Self::TooOld(_)
             | Self::Overloaded
             | Self::Stopping => ErrorCode::Unavailable,
             Self::NoUpstream { .. } => ErrorCode::NoUpstream,
@@ -239,6 +239,8 @@ impl Failure {
         match self {
             Self::KeyUnchecked | Self::NotReady | Self::Overloaded | Self::Stopping => Some("1"),
             Self::Stranger => Some("10"),
+            // Nobody knows when the control plane is back; sooner than a minute, everybody would ask again and again.
+            Self::TooOld(_) => Some("60"),
             Self::BadHead(_)
             | Self::Upgrade
             | Self::Body(_)
@@ -260,8 +262,7 @@ impl Failure {
             | Self::NoSuchModel(_)
             | Self::NoUpstream { .. }
             | Self::UpstreamKeyRefused { .. }
-            | Self::UpstreamFailed { .. }
-            | Self::Expired => None,
+            | Self::UpstreamFailed { .. } => None,
         }
     }
 
@@ -273,7 +274,7 @@ impl Failure {
                 self,
                 Self::UpstreamKeyRefused { .. }
                     | Self::NoUpstream { .. }
-                    | Self::Expired
+                    | Self::TooOld(_)
                     | Self::Loop(_)
             )
     }

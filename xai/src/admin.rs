@@ -18,6 +18,7 @@ pub mod provider;
 pub mod route;
 pub mod secret;
 pub mod settings;
+pub mod stale;
 pub mod upstream_key;
 pub mod usage;
 pub mod welcome;

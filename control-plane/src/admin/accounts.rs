@@ -8,6 +8,7 @@ use proxyxai_core::{
     account::{
         limits::Dimension,
         rules,
+        staleness::Looser,
         tree::{AccountIndex, ROOT, limits_of},
     },
     snapshot::{ResourceKind, ResourceName},
@@ -25,7 +26,9 @@ use proxyxai_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{
-    new_id, object, page, with,
+    new_id, object, page,
+    staleness::{check_staleness, staleness_of},
+    with,
     writing::{call_mark, check_limits, check_version, made_before, name_filter},
 };
 use crate::{
@@ -221,9 +224,13 @@ pub(crate) fn create(
         allowed_models: request.allowed_models.clone(),
         allowed_endpoints: request.allowed_endpoints.clone(),
         allowed_networks: request.allowed_networks.clone(),
+        max_stale_seconds: request.max_stale_seconds,
+        serve_expired: request.serve_expired,
         gateway: request.gateway,
     };
     check_limits(state, Some(parent), limits_of(&account), &Dimension::ALL)?;
+    let said = staleness_of(&account)?;
+    check_staleness((state, caller), Some(parent), said, |_| true)?;
     Ok(object(
         Kind::Account(account),
         ManagedBy::Admin,
@@ -277,6 +284,14 @@ pub(crate) fn update(
     }
     let parent = state.snapshot.accounts.get(&account.parent_id);
     check_limits(state, parent, limits_of(&account), &written)?;
+    let (max_stale, serve_expired) = (request.max_stale_seconds, request.serve_expired);
+    account.max_stale_seconds = max_stale.unwrap_or(account.max_stale_seconds);
+    account.serve_expired = serve_expired.unwrap_or(account.serve_expired);
+    let said = staleness_of(&account)?;
+    check_staleness((state, caller), parent, said, |looser| match looser {
+        Looser::MaxStale { .. } => max_stale.is_some(),
+        Looser::Forbidden { .. } | Looser::NotGiven => serve_expired.is_some(),
+    })?;
     Ok((Edit::Put(with(&stored, Kind::Account(account))), id))
 }
 

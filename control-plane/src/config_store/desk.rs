@@ -7,6 +7,7 @@
 //! Only rows that are out of order are kept here in their encoded form: those withheld, those that wait, and those whose last good
 //! version is not yet noted in the store.
 
+mod of_deployment;
 mod summary;
 
 use std::{
@@ -22,8 +23,10 @@ use proxyxai_core::snapshot::{
 use proxyxai_proto::{
     admin::v1::ManagedBy,
     config::v1::{Resource, resource::Kind},
-    store::v1::{Counter, StoredResource, StoredSettings},
+    store::v1::{Counter, StoredResource},
 };
+
+use of_deployment::OfDeployment;
 
 use super::{
     sealing::Sealing,
@@ -63,7 +66,8 @@ struct Object {
 
 /// A last good version that is to be noted in the store.
 pub(super) struct Unconfirmed {
-    pub(super) name: ResourceName,
+    /// Its row, and the note.
+    pub(super) keys: (String, String),
     pub(super) value: Bytes,
     /// When its row was written.
     pub(super) mod_revision: u64,
@@ -86,8 +90,8 @@ pub(super) struct Desk {
     /// Keys that are none of this program's, or the head when it cannot be used.
     strange: BTreeMap<String, String>,
     stages: Stages,
-    /// Settings that come into force with the next head.
-    settings: Arc<StoredSettings>,
+    /// Settings of the deployment.
+    settings: OfDeployment,
 }
 
 /// What a list of all rows says of the head.
@@ -113,7 +117,7 @@ impl Desk {
             withheld: BTreeMap::new(),
             strange: BTreeMap::new(),
             stages: Stages::default(),
-            settings: Arc::default(),
+            settings: OfDeployment::default(),
         };
         let (mut newest, mut head) = (0, None);
         let ring = Key::Keyring.to_string();
@@ -233,11 +237,9 @@ impl Desk {
             }
             Some(Key::Settings) => {
                 self.state.settings_revision = cell.as_ref().map_or(0, |cell| cell.mod_revision);
-                self.strange.remove(&key);
-                if let Err(reason) = self.take_settings(cell) {
-                    self.strange.insert(key, reason);
-                }
+                self.settings.offered = cell;
             }
+            Some(Key::GoodSettings) => self.settings.good = cell,
             Some(Key::Config(name)) => {
                 self.row(&name).offered = cell;
                 self.touched.insert(name);
@@ -274,14 +276,6 @@ impl Desk {
         if let Err(error) = self.sealing.keyring.adopt(entry) {
             tracing::error!(%error, "the data keys in the store cannot be opened");
         }
-    }
-
-    fn take_settings(&mut self, cell: Option<Cell>) -> Result<(), String> {
-        let read = |cell: Cell| StoredSettings::decode(cell.value);
-        let settings = cell.map(read).transpose();
-        let why = |error| format!("{error}; the settings before stay until others are set");
-        self.settings = Arc::new(settings.map_err(why)?.unwrap_or_default());
-        Ok(())
     }
 
     fn read_head(&self, cell: Option<&Cell>) -> Result<u64, String> {
@@ -346,7 +340,7 @@ impl Desk {
             None => self.refit(version),
         };
         self.touched.clear();
-        self.state.settings = Arc::clone(&self.settings);
+        self.state.settings = Arc::new(self.settings.in_force());
         self.summarise();
         Settled { changes }
     }
@@ -517,13 +511,18 @@ impl Desk {
         let noted = settled.filter_map(|(name, row)| {
             let offered = row.offered.as_ref()?;
             Some(Unconfirmed {
-                name: name.clone(),
+                keys: (
+                    Key::Config(name.clone()).to_string(),
+                    Key::Good(name.clone()).to_string(),
+                ),
                 value: offered.value.clone(),
                 mod_revision: offered.mod_revision,
                 note_revision: row.good.as_ref().map_or(0, |cell| cell.mod_revision),
             })
         });
-        noted.take(most).collect()
+        let settings = self.settings.unconfirmed();
+        let settings = settings.filter(|_| self.settings.in_force() == *self.state.settings);
+        noted.chain(settings).take(most).collect()
     }
 }
 

@@ -221,10 +221,7 @@ async fn confirm(shared: &Shared, unconfirmed: &[Unconfirmed]) -> Result<(), Sto
     let mut txn = Txn::default();
     let mut bytes = 0_usize;
     for object in unconfirmed {
-        let (key, good) = (
-            Key::Config(object.name.clone()).to_string(),
-            Key::Good(object.name.clone()).to_string(),
-        );
+        let (key, good) = object.keys.clone();
         bytes = bytes
             .saturating_add(object.value.len())
             .saturating_add(key.len().saturating_add(good.len()).saturating_mul(2));

@@ -37,7 +37,9 @@ impl Beside {
         let key = Key::Settings.to_string();
         Ok(Self {
             compares: vec![Compare::ModRevision(key.clone(), state.settings_revision)],
-            then: vec![Op::Put(key, next.encode_to_vec())],
+            then: [key, Key::GoodSettings.to_string()]
+                .map(|key| Op::Put(key, next.encode_to_vec()))
+                .into(),
             told: vec![told],
         })
     }

@@ -28,8 +28,8 @@ pub(super) const LEADER: &str = "config-stage";
 /// How long a writer waits for the one before it.
 const TURN: Duration = Duration::from_secs(10);
 /// Rows of one transaction: each takes two operations, the record of the audit trail some, the head or what counts the portions one, and the
-/// settings one.
-const MOST_ROWS: usize = (MAX_OPS - 2 - audit::OPS) / 2;
+/// settings two.
+const MOST_ROWS: usize = (MAX_OPS - 3 - audit::OPS) / 2;
 /// Bytes that rows may take in a transaction; the rest is for the head, what counts the portions, and the frame of the record.
 const MOST_BYTES: usize = MAX_BYTES - (8 << 10);
 /// More than any key has beside the id of its object.

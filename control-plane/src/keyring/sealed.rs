@@ -121,6 +121,7 @@ fn holding(key: &Key) -> Holding<'_> {
         | Key::Tick
         | Key::Head
         | Key::Settings
+        | Key::GoodSettings
         | Key::Staged
         // Of credentials, join tokens and nodes only keyed hashes are kept, and the audit trail withholds what is sealed.
         | Key::Credential(_)

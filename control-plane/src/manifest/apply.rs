@@ -158,6 +158,8 @@ impl Working<'_> {
             allowed_models: account.allowed_models.clone(),
             allowed_endpoints: account.allowed_endpoints.clone(),
             allowed_networks: account.allowed_networks.clone(),
+            max_stale_seconds: account.max_stale_seconds,
+            serve_expired: account.serve_expired,
             gateway: account.gateway,
             idempotency_key: String::new(),
         };

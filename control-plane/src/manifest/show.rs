@@ -102,6 +102,8 @@ pub(super) fn one(state: &State, stored: &StoredResource) -> Option<ManifestObje
             allowed_models: it.allowed_models.clone(),
             allowed_endpoints: it.allowed_endpoints.clone(),
             allowed_networks: it.allowed_networks.clone(),
+            max_stale_seconds: it.max_stale_seconds,
+            serve_expired: it.serve_expired,
         }),
         resource::Kind::VirtualKey(it) => Kind::Key(ManifestKey {
             account: path(&it.account_id)?,

@@ -60,6 +60,8 @@ pub enum Key {
     /// `cfg/good/<kind>/<id>` → `StoredResource`: what was last in force of an object; stands in when its row does not fit. Written and
     /// deleted with it. It stands below the prefix of the config, so that one watch tells of both in one order.
     Good(ResourceName),
+    /// `cfg/good/settings` → `StoredSettings`: the settings that were last in force; they stand in when those cannot be used. Written with them.
+    GoodSettings,
     /// `cfg/stage/<id>/<portion>` → `StagePortion`: of a change that is larger than one transaction. Until it is in the rows, or its
     /// writer is gone.
     StagePortion {
@@ -173,6 +175,7 @@ impl fmt::Display for Key {
             Self::Tick => f.write_str("meta/tick"),
             Self::Head => f.write_str("cfg/head"),
             Self::Settings => f.write_str("cfg/settings"),
+            Self::GoodSettings => f.write_str("cfg/good/settings"),
             Self::Config(name) => write!(f, "{CONFIG_PREFIX}{}/{}", name.kind.as_str(), name.id),
             Self::Credential(id) => write!(f, "{CREDENTIAL_PREFIX}{id}"),
             Self::AuditHead => f.write_str("audit/head"),
@@ -211,7 +214,8 @@ impl Key {
     pub fn parse(text: &str) -> Option<Self> {
         // First the keys of which there may be a million.
         if let Some(rest) = text.strip_prefix(GOOD_PREFIX) {
-            return resource_name(rest).map(Self::Good);
+            let settings = || (rest == "settings").then_some(Self::GoodSettings);
+            return resource_name(rest).map(Self::Good).or_else(settings);
         }
         if let Some(name) = text.strip_prefix(CONFIG_PREFIX).and_then(resource_name) {
             return Some(Self::Config(name));
@@ -372,6 +376,7 @@ mod tests {
                 Key::CredentialsMade,
                 Key::Head,
                 Key::Settings,
+                Key::GoodSettings,
                 Key::Staged,
                 Key::AuditHead,
                 Key::AuditAnchor,

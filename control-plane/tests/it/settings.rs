@@ -2,11 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
+use prost::Message as _;
 use proxyxai_control_plane::store::{Op, Store, Txn};
-use proxyxai_proto::admin::v1::{
-    ApplyManifestRequest, GetManifestRequest, GetSettingsRequest, ListWithheldRequest, Manifest,
-    ManifestAccount, ManifestObject, Settings, SettingsView, UpdateSettingsRequest,
-    WaitAppliedRequest, manifest_object::Kind,
+use proxyxai_proto::{
+    admin::v1::{
+        ApplyManifestRequest, GetManifestRequest, GetSettingsRequest, ListWithheldRequest,
+        Manifest, ManifestAccount, ManifestObject, Settings, SettingsView, UpdateSettingsRequest,
+        WaitAppliedRequest, WithheldView, manifest_object::Kind,
+    },
+    store::v1::StoredSettings,
 };
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -223,7 +227,7 @@ async fn law_20_settings_come_into_force_with_the_manifest_that_has_them_however
     let world = shared();
     let (a, b) = (world.start().await, world.start().await);
     // One that fits into a transaction to the last operation, the first that does not, and a larger one.
-    for (accounts, seconds) in [(48, 600), (49, 700), (200, 800)] {
+    for (accounts, seconds) in [(47, 600), (48, 700), (200, 800)] {
         let settings = Settings {
             max_stale_seconds: seconds,
             audit_keep_seconds: 0,
@@ -259,29 +263,84 @@ async fn law_20_settings_come_into_force_with_the_manifest_that_has_them_however
 }
 
 #[tokio::test(start_paused = true)]
-async fn settings_that_cannot_be_read_are_withheld_and_those_before_stay() {
+async fn law_10_damaged_settings_are_withheld_and_the_last_good_ones_stand_in_also_after_a_restart()
+{
+    let world = shared();
+    let mut plane = world.start().await;
+    let too_brief = StoredSettings {
+        settings: Some(Settings {
+            max_stale_seconds: 1,
+            audit_keep_seconds: 0,
+        }),
+        ..StoredSettings::default()
+    };
+    for (number, damaged) in [
+        Op::Put("cfg/settings".into(), vec![0xff]),
+        Op::Put("cfg/settings".into(), too_brief.encode_to_vec()),
+        // Field 1000, as a later program may write it.
+        Op::Put("cfg/settings".into(), vec![0xc2, 0x3e, 1, b'n']),
+        Op::Delete("cfg/settings".into()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let seconds = 600 + u64::try_from(number).unwrap();
+        update(&plane, max_stale(seconds)).await;
+        assert_eq!(withheld(&plane).await, []);
+        write(&world, damaged).await;
+        account(&plane, "", &format!("a{number}")).await;
+        for restarted in [false, true] {
+            assert_eq!(in_force(&plane).await.0, seconds, "{number} {restarted}");
+            let found = withheld(&plane).await;
+            assert_eq!(found.len(), 1, "{found:?}");
+            assert_eq!(
+                (found[0].name.as_str(), found[0].stand_in),
+                ("settings", true)
+            );
+            if !restarted {
+                drop(plane);
+                plane = world.start().await;
+            }
+        }
+    }
+    update(&plane, max_stale(700)).await;
+    assert_eq!(in_force(&plane).await.0, 700);
+    assert_eq!(withheld(&plane).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn law_10_settings_of_a_store_without_their_good_note_get_one() {
     let world = shared();
     let plane = world.start().await;
     update(&plane, max_stale(600)).await;
-    let damage = Txn {
-        compares: Vec::new(),
-        then: vec![Op::Put("cfg/settings".into(), vec![0xff])],
-    };
-    world.store.txn(damage).await.unwrap();
-    account(&plane, "", "a").await;
+    write(&world, Op::Delete("cfg/good/settings".into())).await;
+    let begin = Instant::now();
+    while world
+        .store
+        .get("cfg/good/settings")
+        .await
+        .unwrap()
+        .is_none()
+    {
+        assert!(begin.elapsed() < PATIENCE, "nobody notes them");
+        sleep(Duration::from_millis(20)).await;
+    }
+    write(&world, Op::Put("cfg/settings".into(), vec![0xff])).await;
+    drop(plane);
+    let plane = world.start().await;
     assert_eq!(in_force(&plane).await.0, 600);
-    let withheld = ok(plane
-        .nodes()
-        .list_withheld(ListWithheldRequest::default())
-        .await)
-    .withheld;
-    assert_eq!(withheld[0].name, "settings", "{withheld:?}");
-    update(&plane, max_stale(700)).await;
-    assert_eq!(in_force(&plane).await.0, 700);
-    let withheld = ok(plane
-        .nodes()
-        .list_withheld(ListWithheldRequest::default())
-        .await)
-    .withheld;
-    assert_eq!(withheld, []);
+}
+
+/// Writes a row straight into the store.
+async fn write(world: &World, op: Op) {
+    let txn = Txn {
+        compares: Vec::new(),
+        then: vec![op],
+    };
+    world.store.txn(txn).await.unwrap();
+}
+
+async fn withheld(plane: &Plane) -> Vec<WithheldView> {
+    let request = ListWithheldRequest::default();
+    ok(plane.nodes().list_withheld(request).await).withheld
 }

@@ -495,7 +495,7 @@ async fn team(root: &Hand, name: &str) -> String {
     made.account.unwrap().account.unwrap().id
 }
 
-async fn credential(root: &Hand, role: Role, account: &str) -> (String, String) {
+pub(crate) async fn credential(root: &Hand, role: Role, account: &str) -> (String, String) {
     let request = CreateCredentialRequest {
         role: role.into(),
         account: account.into(),

@@ -13,3 +13,4 @@ mod gateway;
 mod manifest;
 mod manifests_at_random;
 mod moved;
+mod staleness;

@@ -1,15 +1,18 @@
 //! May this caller do this, now, from here: the key first, then its account and every one above.
 //!
-//! Invariant: nothing is permitted that the key, its account or any ancestor forbids (law 15). Where nothing is refused, nothing is
-//! allocated.
+//! Invariants: nothing is permitted that the key, its account or any ancestor forbids (law 15); what is too old for the account is not
+//! judged by at all. Where nothing is refused, nothing is allocated.
+
+use std::time::Duration;
 
 use super::{
     limits::{Asked, Dimension},
+    staleness::{Held, TooOld},
     terms::{Key, KeyRefusal},
     tree::{AccountRefusal, AccountTree},
 };
 
-/// Whether the key and the whole path of its account permit what is asked for.
+/// Whether the key and the whole path of its account permit what is asked for, and what the node holds is young enough to tell.
 ///
 /// # Errors
 /// Who refuses it, and why.
@@ -18,12 +21,26 @@ pub fn admit(
     accounts: &AccountTree,
     now_unix_ms: i64,
     asked: &Asked<'_>,
+    held: Held<impl FnOnce() -> Duration>,
 ) -> Result<(), Refusal> {
+    let account = key.record.account;
+    let path = accounts.along(account);
+    if held.expired || path.dated {
+        accounts
+            .fresh_enough(account, held)
+            .map_err(Refusal::TooOld)?;
+    }
     key.active(now_unix_ms).map_err(Refusal::Key)?;
-    accounts
-        .active(key.record.account)
-        .map_err(Refusal::Account)?;
-    permits(key, accounts, asked)
+    if !path.known || path.suspended.is_some() {
+        accounts.active(account).map_err(Refusal::Account)?;
+    }
+    if let Some(dimension) = key.terms.limits.as_ref().and_then(|own| own.refuses(asked)) {
+        return Err(Refusal::KeyLimit(dimension));
+    }
+    match path.limited {
+        true => accounts.permits(account, asked).map_err(Refusal::Account),
+        false => Ok(()),
+    }
 }
 
 /// The same for a caller who was let in already, and now says more of what it wants.
@@ -48,4 +65,6 @@ pub enum Refusal {
     KeyLimit(Dimension),
     /// The account of the key, or one above it.
     Account(AccountRefusal),
+    /// What the node holds is too old to tell.
+    TooOld(TooOld),
 }

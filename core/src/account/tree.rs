@@ -4,6 +4,7 @@
 //! account permits is the meet along its path: no child permits what an ancestor forbids (law 15). Nothing is flattened, so that a
 //! change of an account costs what it says itself, however many are below it. An account keeps its index for as long as it exists.
 
+mod age;
 mod change;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use proxyxai_proto::config::v1 as proto;
 use super::{
     limits::{Asked, Dimension, InvalidLimit, Limits},
     paged::Paged,
+    staleness::Staleness,
 };
 #[cfg(test)]
 pub(crate) use change::MAX_INDEX;
@@ -44,6 +46,8 @@ enum Place {
         parent: Option<AccountIndex>,
         suspended: bool,
         limited: bool,
+        /// Whether it says something of staleness.
+        dated: bool,
         gateway: bool,
     },
 }
@@ -54,6 +58,7 @@ struct Node {
     id: Arc<str>,
     name: Arc<str>,
     limits: Option<Box<Limits>>,
+    staleness: Staleness,
 }
 
 /// All accounts. Cloning shares everything; [`AccountTree::step`] copies what changes touch.
@@ -68,6 +73,8 @@ pub struct AccountTree {
     by_name: OrdMap<(AccountIndex, Arc<str>), AccountIndex>,
     /// Indices that no account has any more.
     free: Vector<AccountIndex>,
+    /// How many accounts let themselves be served past the limit of the deployment.
+    serving_expired: usize,
 }
 
 impl AccountTree {
@@ -249,6 +256,10 @@ impl Place {
 
     fn limited(self) -> bool {
         matches!(self, Self::Taken { limited: true, .. })
+    }
+
+    fn dated(self) -> bool {
+        matches!(self, Self::Taken { dated: true, .. })
     }
 }
 

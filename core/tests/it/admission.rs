@@ -10,6 +10,7 @@ use proxyxai_core::{
         limits::{Asked, Dimension, Limits},
         network::NetworkList,
         pattern::{Pattern, PatternList},
+        staleness::Held,
         terms::{Key, KeyRefusal, NEVER, SecretAge, Terms, has_terms},
         tree::AccountTree,
     },
@@ -60,7 +61,7 @@ fn asked(dimension: Dimension, number: usize) -> Asked<'static> {
     let mut asked = Asked::default();
     match dimension {
         Dimension::Models => asked.model = Some(NAMES[number % NAMES.len()]),
-        Dimension::Endpoints => asked.endpoint = Some(Endpoint::ALL[number % 4]),
+        Dimension::Endpoints => asked.endpoint = Some(Endpoint::ALL[number % Endpoint::ALL.len()]),
         Dimension::Networks => asked.from = Some(peer(number)),
     }
     asked
@@ -92,7 +93,7 @@ fn tree(rows: Vec<(prop::sample::Index, Lists, bool)>) -> Option<AccountTree> {
             allowed_models: models,
             allowed_endpoints: endpoints,
             allowed_networks: networks,
-            gateway: false,
+            ..Account::default()
         });
     }
     AccountTree::build(&accounts).ok()
@@ -138,7 +139,7 @@ proptest! {
                     prop_assert!(tree.active(at).is_err() || tree.active(parent).is_ok());
                 }
                 let key = key_of(tree.id(at), &tree, &own);
-                let let_in = admit(&key, &tree, 0, &asked).is_ok();
+                let let_in = admit(&key, &tree, 0, &asked, Held::fresh()).is_ok();
                 prop_assert_eq!(let_in, here && tree.active(at).is_ok() && limits(&own).refuses(&asked).is_none());
                 prop_assert!(!let_in || permits(&key, &tree, &asked).is_ok());
             }
@@ -259,11 +260,12 @@ fn who_refuses_is_named() {
     let none: Lists = Default::default();
     let chat_alone: Lists = [vec![], vec!["chat.completions".into()], vec![]];
     let check = |own: &Lists, asked: Asked<'_>, want: &str| {
-        let shown = match admit(&key_of("team", &tree, own), &tree, 0, &asked) {
+        let shown = match admit(&key_of("team", &tree, own), &tree, 0, &asked, Held::fresh()) {
             Ok(()) => "ok".to_owned(),
             Err(Refusal::Key(refusal)) => refusal.to_string(),
             Err(Refusal::KeyLimit(dimension)) => format!("the key: {}", dimension.refused()),
             Err(Refusal::Account(refusal)) => refusal.to_string(),
+            Err(Refusal::TooOld(reason)) => reason.to_string(),
         };
         assert_eq!(shown, want);
     };

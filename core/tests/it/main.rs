@@ -21,6 +21,7 @@ mod retries;
 mod roles;
 mod routes;
 mod snapshots;
+mod staleness;
 mod streams;
 mod traces;
 mod usages;

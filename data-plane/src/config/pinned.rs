@@ -15,7 +15,10 @@ use std::{
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use proxyxai_core::{
-    account::key::{KeyDigest, Pepper},
+    account::{
+        key::{KeyDigest, Pepper},
+        staleness,
+    },
     freshness::{Freshness, MAX_STALE, NodeState},
     route::pool::{PoolIndex, UpstreamKeyIndex},
     secret::ExposeSecret,
@@ -232,6 +235,16 @@ impl ConfigHandle {
         self.shared.standing.state()
     }
 
+    /// The same, as requests are judged by it: one atomic word, no lock.
+    pub(crate) fn held(&self) -> staleness::Held<impl FnOnce() -> Duration + use<'_>> {
+        let standing = &self.shared.standing;
+        let word = standing.word();
+        staleness::Held {
+            expired: word.is_expired(),
+            age: move || standing.age(word),
+        }
+    }
+
     /// How long ago what is in force was known to be the newest; `None` when nothing is.
     pub fn age(&self) -> Option<Duration> {
         self.shared.standing.ask(Freshness::age)
@@ -252,9 +265,20 @@ impl ConfigHandle {
         self.shared.standing.ask(|facts, _| question(facts))
     }
 
-    /// Whether requests can be served: a configuration is in force that is not too old.
+    /// Whether requests can be served: a configuration is in force that is not too old, or one that lets an account be served though it
+    /// is. A node that refuses everybody else is worth more to those accounts than none: when the control plane is away for so long, all
+    /// nodes are like this one.
     pub fn is_ready(&self) -> bool {
-        self.state() != NodeState::Expired && !self.shared.pinned.load().is_empty()
+        let pinned = self.shared.pinned.load();
+        let serves = || match self.state() {
+            NodeState::Expired => pinned.snapshot.accounts.any_serves_expired(),
+            NodeState::Waiting
+            | NodeState::Cached
+            | NodeState::Syncing
+            | NodeState::Current
+            | NodeState::Stale => true,
+        };
+        !pinned.is_empty() && serves()
     }
 
     /// What happened so far.
@@ -298,7 +322,7 @@ impl ConfigHandle {
             }
             NodeState::Expired => {
                 counters.went_expired.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(version = %self.version(), max_stale = ?self.max_stale(), "the configuration held is too old; refusing all requests until the control plane is back");
+                tracing::error!(version = %self.version(), max_stale = ?self.max_stale(), "the configuration held is too old; refusing requests, but of accounts with serve_expired, until the control plane is back");
             }
             NodeState::Waiting | NodeState::Cached | NodeState::Syncing | NodeState::Current => {
                 tracing::info!(state = state.as_str(), version = %self.version(), "node state");

@@ -16,6 +16,7 @@ mod outages;
 mod plane;
 mod responses;
 mod retries;
+mod staleness;
 mod streams;
 mod terms;
 mod whole;

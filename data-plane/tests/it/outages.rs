@@ -7,7 +7,7 @@ use proxyxai_data_plane::{
     context::Settings,
     report::{Disk as _, MemoryDisk},
 };
-use proxyxai_proto::config::v1::ProviderKind;
+use proxyxai_proto::config::v1::{ProviderKind, resource::Kind};
 use tokio::time::{sleep, timeout};
 
 use crate::harness::{
@@ -16,9 +16,16 @@ use crate::harness::{
 
 /// Runs a node until it has written its copy.
 async fn copied(upstream: &Upstream) -> Arc<MemoryDisk> {
+    copied_with(upstream, Vec::new()).await
+}
+
+/// The same, with more in its configuration.
+pub(crate) async fn copied_with(upstream: &Upstream, more: Vec<Kind>) -> Arc<MemoryDisk> {
     let disk = Arc::new(MemoryDisk::default());
+    let mut resources = provider("sim", ProviderKind::Openai, upstream.address, &["k1"]);
+    resources.extend(more);
     let core = core(Setup {
-        resources: provider("sim", ProviderKind::Openai, upstream.address, &["k1"]),
+        resources,
         copy: Some(Arc::clone(&disk)),
         ..Setup::default()
     })
@@ -91,9 +98,14 @@ fn a_copy_that_is_too_old_is_not_served_in_any_dialect() {
             ("/v1/messages", "/error/type"),
         ] {
             let answer = core.send(&post_as("root", path, CHAT)).await;
+            let header = |name| answer.header(name);
             assert_eq!(
-                (answer.status, answer.header("x-should-retry").as_deref()),
-                (503, Some("false")),
+                (
+                    answer.status,
+                    header("x-should-retry").as_deref(),
+                    header("retry-after").as_deref()
+                ),
+                (503, Some("false"), Some("60")),
                 "{}",
                 answer.text()
             );

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     api::{Api, PAGE, all_pages, call},
     options::{Allow, IfVersion, Once, SetAllow, yes_or_no},
+    stale::Staleness,
 };
 use crate::{
     failure::Failure,
@@ -40,6 +41,9 @@ pub enum Verb {
         /// What it may be used for.
         #[command(flatten)]
         allow: Allow,
+        /// How long nodes may serve it alone.
+        #[command(flatten)]
+        staleness: Staleness,
         /// That it is made once.
         #[command(flatten)]
         once: Once,
@@ -84,6 +88,9 @@ pub enum Verb {
         /// What it may be used for.
         #[command(flatten)]
         allow: SetAllow,
+        /// How long nodes may serve it alone.
+        #[command(flatten)]
+        staleness: Staleness,
         /// What was read before.
         #[command(flatten)]
         version: IfVersion,
@@ -118,6 +125,7 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
             parent,
             gateway,
             allow,
+            staleness,
             once,
         } => {
             let request = CreateAccountRequest {
@@ -127,6 +135,8 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
                 allowed_endpoints: allow.allow_endpoint,
                 allowed_networks: allow.allow_from,
                 idempotency_key: once.idempotency_key,
+                max_stale_seconds: staleness.max_stale_seconds().unwrap_or_default(),
+                serve_expired: staleness.serve_expired().unwrap_or_default(),
                 gateway,
             };
             let made = call!(api, api.accounts().create_account(request)).account;
@@ -166,6 +176,7 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
             name,
             gateway,
             allow,
+            staleness,
             version,
         } => UpdateAccountRequest {
             account,
@@ -176,6 +187,8 @@ pub async fn run(verb: Verb, api: &Api, output: Output) -> Result<(), Failure> {
             allowed_endpoints: allow.endpoints(),
             allowed_networks: allow.networks(),
             resource_version: version.if_version,
+            max_stale_seconds: staleness.max_stale_seconds(),
+            serve_expired: staleness.serve_expired(),
         },
         Verb::Suspend { account } => suspended(account, true),
         Verb::Resume { account } => suspended(account, false),

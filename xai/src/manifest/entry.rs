@@ -7,7 +7,7 @@ use proxyxai_proto::{
         ManifestAccount, ManifestKey, ManifestPriceTable, ManifestProvider, ManifestRoute,
         ManifestUpstreamKey, Settings, manifest_object::Kind,
     },
-    config::v1::{self as proto, RouteLevel},
+    config::v1::{self as proto, RouteLevel, ServeExpired},
 };
 
 use super::{file, source::text};
@@ -31,6 +31,12 @@ pub(super) fn settings(it: &file::Settings) -> Result<Settings, WrongField> {
 }
 
 pub(super) fn account(it: file::Account) -> Result<Kind, WrongField> {
+    let seconds = it.max_stale.as_deref().map(whole_seconds).transpose();
+    let serve_expired = match it.serve_expired {
+        None => ServeExpired::Unspecified,
+        Some(true) => ServeExpired::Allowed,
+        Some(false) => ServeExpired::Forbidden,
+    };
     Ok(Kind::Account(ManifestAccount {
         path: it.path,
         suspended: it.suspended,
@@ -38,6 +44,10 @@ pub(super) fn account(it: file::Account) -> Result<Kind, WrongField> {
         allowed_models: it.allowed_models,
         allowed_endpoints: it.allowed_endpoints,
         allowed_networks: it.allowed_networks,
+        max_stale_seconds: seconds
+            .map_err(|what| ("max_stale", what))?
+            .unwrap_or_default(),
+        serve_expired: serve_expired.into(),
     }))
 }
 

@@ -58,6 +58,12 @@ pub struct Account {
     /// Addresses and blocks of addresses that it may be used from; none means all that are allowed above.
     #[serde(default)]
     pub allowed_networks: Vec<String>,
+    /// Refuse it and all below it by a node that had no contact with its control plane for so long: `60s` to `365d`, and at most what accounts above say.
+    #[serde(default)]
+    pub max_stale: Option<String>,
+    /// Serve it and all below it also past the `max_stale` of the deployment, or do not though it is allowed above.
+    #[serde(default)]
+    pub serve_expired: Option<bool>,
 }
 
 /// A virtual key. Its secret is in no file: a key that is there keeps the one it has.

@@ -12,7 +12,7 @@ use proxyxai_proto::{
 };
 use serde_json::Value;
 
-use crate::settings::value::Span;
+use crate::{admin::stale::said, settings::value::Span};
 
 /// Says to editors where the schema is.
 const HEAD: &str = "# yaml-language-server: $schema=manifest.schema.json
@@ -75,6 +75,8 @@ enum Field<'a> {
     List(&'a [String]),
     Levels(Vec<&'a [String]>),
     Time(i64),
+    Seconds(u64),
+    Said(Option<bool>),
     Word(&'static str, &'static str),
 }
 
@@ -89,6 +91,8 @@ impl Field<'_> {
                 let levels: Vec<String> = levels.iter().map(|level| flow(level)).collect();
                 Some(format!("[{}]", levels.join(", ")))
             }
+            Self::Seconds(seconds) => (*seconds != 0).then(|| Span::seconds(*seconds).to_string()),
+            Self::Said(said) => said.map(|yes| yes.to_string()),
             Self::Time(unix_ms) => (*unix_ms != 0).then(|| time(*unix_ms)),
             Self::Word(word, default) => (word != default).then(|| (*word).to_owned()),
         }
@@ -96,7 +100,7 @@ impl Field<'_> {
 }
 
 fn fields(kind: &Kind) -> (&'static str, Vec<(&'static str, Field<'_>)>) {
-    use Field::{Flag, Levels, List, Number, Text, Time, Word};
+    use Field::{Flag, Levels, List, Number, Said, Seconds, Text, Time, Word};
     match kind {
         Kind::Account(it) => (
             "accounts",
@@ -107,6 +111,8 @@ fn fields(kind: &Kind) -> (&'static str, Vec<(&'static str, Field<'_>)>) {
                 ("allowed_models", List(&it.allowed_models)),
                 ("allowed_endpoints", List(&it.allowed_endpoints)),
                 ("allowed_networks", List(&it.allowed_networks)),
+                ("max_stale", Seconds(it.max_stale_seconds)),
+                ("serve_expired", Said(said(it.serve_expired()))),
             ],
         ),
         Kind::Key(it) => (

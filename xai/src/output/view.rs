@@ -15,6 +15,7 @@ use proxyxai_proto::{
 use serde_json::{Value, json};
 
 use super::Kind;
+use crate::admin::stale::said;
 
 /// Accounts.
 pub const ACCOUNT: Kind<'static> = Kind {
@@ -29,6 +30,8 @@ pub const ACCOUNT: Kind<'static> = Kind {
         ("MODELS", "allowed_models"),
         ("ENDPOINTS", "allowed_endpoints"),
         ("FROM", "allowed_networks"),
+        ("MAX STALE S", "max_stale_seconds"),
+        ("SERVE EXPIRED", "serve_expired"),
         ("CREATED", "created_unix_ms"),
     ],
 };
@@ -131,7 +134,9 @@ pub fn account(view: &AccountView) -> Value {
         "id": account.id, "parent_id": account.parent_id, "name": account.name, "path": view.path,
         "suspended": account.suspended, "gateway": account.gateway, "effectively_suspended": view.effectively_suspended,
         "allowed_models": account.allowed_models, "allowed_endpoints": account.allowed_endpoints,
-        "allowed_networks": account.allowed_networks, "created_unix_ms": view.created_unix_ms,
+        "allowed_networks": account.allowed_networks,
+        "max_stale_seconds": Some(account.max_stale_seconds).filter(|seconds| *seconds != 0),
+        "serve_expired": said(account.serve_expired()), "created_unix_ms": view.created_unix_ms,
         "resource_version": view.resource_version,
     })
 }

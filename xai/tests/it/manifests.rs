@@ -207,8 +207,20 @@ fn text() -> impl Strategy<Value = String> {
 fn object() -> impl Strategy<Value = ManifestObject> {
     let list = || vec(text(), 0..3);
     let flag = any::<bool>;
-    let account = (text(), flag(), flag(), list(), list(), list()).prop_map(
-        |(path, suspended, gateway, allowed_models, allowed_endpoints, allowed_networks)| {
+    let staleness = (
+        prop_oneof![Just(0_u64), any::<u32>().prop_map(u64::from)],
+        0..=2_i32,
+    );
+    let account = (text(), flag(), flag(), list(), list(), list(), staleness).prop_map(
+        |(
+            path,
+            suspended,
+            gateway,
+            allowed_models,
+            allowed_endpoints,
+            allowed_networks,
+            staleness,
+        )| {
             Kind::Account(ManifestAccount {
                 path,
                 suspended,
@@ -216,6 +228,8 @@ fn object() -> impl Strategy<Value = ManifestObject> {
                 allowed_models,
                 allowed_endpoints,
                 allowed_networks,
+                max_stale_seconds: staleness.0,
+                serve_expired: staleness.1,
             })
         },
     );

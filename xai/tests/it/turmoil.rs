@@ -2,6 +2,7 @@
 //! and in simulated time. The same seed gives the same run, to the millisecond.
 
 mod settings;
+mod staleness;
 
 use std::{
     cell::RefCell,
@@ -32,6 +33,7 @@ use proxyxai_core::{
     secret::{SecretString, seal::SealKey},
 };
 use proxyxai_data_plane::{
+    config::control::with_timeouts,
     context,
     net::{Accept, Dial, DialError, Io, Listener, Local},
     node,
@@ -300,9 +302,10 @@ async fn serve_node(seed: u64, credential: Arc<OnceLock<SecretString>>) -> ::tur
 
 /// A way to the control plane that is dialled when it is needed.
 fn channel() -> Channel {
-    Endpoint::from_static("http://control:3444").connect_with_connector_lazy(tower::service_fn(
-        |_| async { TcpStream::connect("control:3444").await.map(TokioIo::new) },
-    ))
+    // As a node does it: the simulated network loses what is sent while it is cut, for ever.
+    with_timeouts(Endpoint::from_static("http://control:3444")).connect_with_connector_lazy(
+        tower::service_fn(|_| async { TcpStream::connect("control:3444").await.map(TokioIo::new) }),
+    )
 }
 
 struct SimulatedClock;

@@ -5,7 +5,10 @@
 use proxyxai_core::snapshot::ResourceName;
 
 use super::{Desk, GONE, WAITS, named_by};
-use crate::{config_store::state::Withheld, store::keyspace::CONFIG_PREFIX};
+use crate::{
+    config_store::state::Withheld,
+    store::keyspace::{CONFIG_PREFIX, Key},
+};
 
 impl Desk {
     /// Makes the list anew, after what is in force changed.
@@ -13,6 +16,7 @@ impl Desk {
         self.state.withheld.clear();
         let strange: Vec<String> = self.strange.keys().cloned().collect();
         strange.iter().for_each(|key| self.list_strange(key));
+        self.list_settings();
         let names = self.withheld.keys().chain(&self.touched);
         let names: Vec<ResourceName> = names.cloned().collect();
         names.iter().for_each(|name| self.list_row(name));
@@ -26,6 +30,14 @@ impl Desk {
                 None => self.list_strange(key),
             }
         }
+        self.list_settings();
+    }
+
+    fn list_settings(&mut self) {
+        let why = self.settings.withheld();
+        let key = Key::Settings.to_string();
+        let below = key.strip_prefix(CONFIG_PREFIX).unwrap_or(&key);
+        self.list(below.to_owned(), why);
     }
 
     fn list_strange(&mut self, key: &str) {

@@ -35,6 +35,8 @@ pub(in crate::manifest) fn update(
                 allowed_models: list(&old.allowed_models, &new.allowed_models),
                 allowed_endpoints: list(&old.allowed_endpoints, &new.allowed_endpoints),
                 allowed_networks: list(&old.allowed_networks, &new.allowed_networks),
+                max_stale_seconds: changed(&old.max_stale_seconds, &new.max_stale_seconds),
+                serve_expired: changed(&old.serve_expired, &new.serve_expired),
                 ..UpdateAccountRequest::default()
             };
             vec![accounts::update(state, tools.caller, &request)?.0]

@@ -13,7 +13,7 @@ use proxyxai_proto::config::v1 as proto;
 use super::{
     AccountIndex, AccountTree, InvalidAccount, Limits, MAX_DEPTH, Node, Place, ROOT, limits_of,
 };
-use crate::account::rules::check_account_name;
+use crate::account::{rules::check_account_name, staleness::Staleness};
 
 /// Largest index: who keeps one has two bits for other things.
 pub(crate) const MAX_INDEX: u32 = (1 << 30) - 1;
@@ -75,6 +75,7 @@ impl AccountTree {
         }
         next.check_depth(moved, &mut faults);
         for at in gone {
+            next.count_serving_expired(at, false);
             if let Some(node) = next.nodes.get_mut(at.usize()) {
                 *node = None;
             }
@@ -114,6 +115,10 @@ impl AccountTree {
             faults.push(fault(account, error.to_string()));
             Limits::default()
         });
+        let staleness = Staleness::of(account).unwrap_or_else(|error| {
+            faults.push(fault(account, error.to_string()));
+            Staleness::default()
+        });
         let parent = self.parent_of(account).unwrap_or_else(|reason| {
             faults.push(fault(account, reason));
             None
@@ -132,12 +137,26 @@ impl AccountTree {
             parent,
             suspended: account.suspended,
             limited: limits.is_some(),
+            dated: !staleness.is_empty(),
             gateway: account.gateway,
         };
         self.places.set(at, place);
+        self.count_serving_expired(at, staleness.serves_expired());
         if let Some(node) = self.nodes.get_mut(at.usize()) {
-            *node = Some(Arc::new(Node { id, name, limits }));
+            *node = Some(Arc::new(Node {
+                id,
+                name,
+                limits,
+                staleness,
+            }));
         }
+    }
+
+    /// Counts whether an account lets itself be served past the limit of the deployment, before it is written.
+    fn count_serving_expired(&mut self, at: AccountIndex, after: bool) {
+        let before = self.said(at).serves_expired();
+        let others = self.serving_expired.saturating_sub(usize::from(before));
+        self.serving_expired = others.saturating_add(usize::from(after));
     }
 
     fn parent_of(&self, account: &proto::Account) -> Result<Option<AccountIndex>, String> {

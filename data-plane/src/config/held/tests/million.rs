@@ -4,7 +4,7 @@
 use std::{fs, hint::black_box, net::IpAddr};
 
 use proxyxai_core::{
-    account::{admission, key::KeyDigest, limits::Asked, terms::Key},
+    account::{admission, key::KeyDigest, limits::Asked, staleness, terms::Key},
     dialect::Endpoint,
     secret::seal::SealKey,
 };
@@ -212,7 +212,10 @@ fn a_million_keys() {
 fn hot_path(pinned: &Pinned) {
     let asked = Asked::call(Endpoint::ChatCompletions, IpAddr::from([127, 0, 0, 1]));
     let now = 1_767_225_600_000;
-    let admit = |key: &Key| admission::admit(key, &pinned.snapshot.accounts, now, &asked);
+    let admit = |key: &Key| {
+        let held = staleness::Held::fresh();
+        admission::admit(key, &pinned.snapshot.accounts, now, &asked, held)
+    };
     // Without those that were disabled or suspended before.
     let digests: Vec<KeyDigest> = (0..KEYS)
         .map(|n| {
