@@ -9,7 +9,7 @@ SHELL := /bin/bash
 CRATES := proxyxai-proto proxyxai-core proxyxai-testkit proxyxai-data-plane xai
 export SUITE_LOG := $(CURDIR)/target/suites.log
 
-.PHONY: e2e-compose e2e-helm help run build test fmt clippy unit sdk prove bench bench-peers lint-proto manual refresh-prices
+.PHONY: chart e2e-compose e2e-helm help run build test fmt clippy unit sdk prove bench bench-peers lint-proto manual refresh-prices
 
 help:
 	@sed -n 's/^# //p' Makefile | head -5
@@ -55,6 +55,12 @@ e2e-compose: target/sdk/.ready
 
 e2e-helm:
 	@scripts/e2e-helm
+
+# A chart holds no files from outside its folder, so the rules and dashboards are copied; the tests compare them.
+chart:
+	@rm -rf helm/proxyxai/rules helm/proxyxai/dashboards && mkdir -p helm/proxyxai/rules helm/proxyxai/dashboards
+	@cp deploy/prometheus/rules.yaml helm/proxyxai/rules/
+	@cp deploy/grafana/dashboards/*.json helm/proxyxai/dashboards/
 
 prove:
 	@scripts/prove $(SUITE)

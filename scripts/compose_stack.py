@@ -50,9 +50,9 @@ def free_port():
 
 
 class Stack:
-    """A project of compose. `cgroup` puts all its containers into one control group."""
+    """A project of compose. `cgroup` puts all its containers into one control group; `more` are further variables of its file."""
 
-    def __init__(self, cgroup=None):
+    def __init__(self, cgroup=None, more=None):
         self.compose = compose_program()
         self.project = f"xai-e2e-{os.getpid()}"
         self.folder = Path(tempfile.mkdtemp(prefix="xai-e2e-"))
@@ -72,6 +72,7 @@ class Stack:
             "XAI_PORT": str(self.port),
             "XAI_BASE": f"http://{self.sim}:9001",
             "XAI_KEYS": "sk-e2e-1,sk-e2e-2,sk-e2e-3",
+            **(more or {}),
         }
         self.extra = []
         if cgroup:
@@ -93,10 +94,11 @@ class Stack:
     def __exit__(self, kind, *_):
         if kind is not None:
             print(self("logs", "--no-color", "--tail", "60", check=False).stdout[-12000:], file=sys.stderr)
+        every = ("--profile", "scale", "--profile", "observe")
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self("--profile", "scale", "down", "-v", "-t", "5", check=False)
+            self(*every, "down", "-v", "-t", "5", check=False)
         command("docker", "rm", "-f", self.sim, check=False)
-        self("--profile", "scale", "down", "-v", check=False)
+        self(*every, "down", "-v", check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def xai(self, *words, **options):

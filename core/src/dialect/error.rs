@@ -46,12 +46,13 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidRequest,
         Self::InvalidApiKey,
         Self::PermissionDenied,
         Self::ModelNotAllowed,
         Self::NotFound,
+        Self::NoSuchResponse,
         Self::MethodNotAllowed,
         Self::TooLarge,
         Self::UnsupportedEncoding,
@@ -61,6 +62,7 @@ impl ErrorCode {
         Self::UpstreamFailed,
         Self::UpstreamTimeout,
         Self::UpstreamKeyRefused,
+        Self::Loop,
     ];
 
     /// The HTTP status.

@@ -73,6 +73,39 @@ helm.sh/chart: {{ printf "%s-%s" $context.Chart.Name $context.Chart.Version | re
 {{- end }}
 {{- end }}
 
+{{/* What traces need, of both programs: variables, a mount, a volume. */}}
+{{- define "proxyxai.traceEnvironment" -}}
+{{- with .Values.traces }}
+{{- if .endpoint }}
+- {name: XAI_TRACE_ENDPOINT, value: {{ .endpoint | quote }}}
+- {name: XAI_TRACE_RATIO, value: {{ .ratio | toString | quote }}}
+{{- if .headersSecret }}
+- {name: XAI_TRACE_HEADERS_FILE, value: /etc/proxyxai/traces/headers}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "proxyxai.traceMount" -}}
+{{- if and .Values.traces.endpoint .Values.traces.headersSecret }}
+- {name: traces, mountPath: /etc/proxyxai/traces, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "proxyxai.traceVolume" -}}
+{{- if and .Values.traces.endpoint .Values.traces.headersSecret }}
+- name: traces
+  secret: {secretName: {{ .Values.traces.headersSecret }}, defaultMode: 0440, items: [{key: headers, path: headers}]}
+{{- end }}
+{{- end }}
+
+{{/* The way out to the collector. */}}
+{{- define "proxyxai.traceEgress" -}}
+{{- with .Values.traces.endpoint }}
+- ports: [{port: {{ splitList ":" . | last }}}]
+{{- end }}
+{{- end }}
+
 {{- define "proxyxai.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532

@@ -15,6 +15,7 @@ mod cascade;
 mod chaos;
 mod collector;
 mod commands;
+mod dashboards;
 mod doctor;
 mod environment;
 mod etcd;

@@ -17,8 +17,8 @@ use super::{
 
 /// A family of metrics: its type, its help, the labels of its samples.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Family {
-    kind: String,
+pub(super) struct Family {
+    pub(super) kind: String,
     help: String,
     labels: BTreeSet<String>,
     samples: usize,
@@ -66,7 +66,7 @@ fn families(page: &str) -> BTreeMap<String, Family> {
 }
 
 /// Rows of the tables: name, type, labels, meaning, bound.
-fn documented() -> BTreeMap<String, Family> {
+pub(super) fn documented() -> BTreeMap<String, Family> {
     let text = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
     let rows = text.lines().filter(|line| line.starts_with("| `"));
     let mut found = BTreeMap::new();
@@ -157,7 +157,7 @@ async fn the_tables_of_metrics_say_what_is_exposed() {
 }
 
 /// What stands behind `- alert:` and the like.
-fn values(text: &str, key: &str) -> Vec<String> {
+pub(super) fn values(text: &str, key: &str) -> Vec<String> {
     let lines = text.lines().map(str::trim);
     lines
         .filter_map(|line| line.trim_start_matches("- ").strip_prefix(key))
