@@ -6,7 +6,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-CRATES := proxyxai-proto proxyxai-core proxyxai-testkit proxyxai-data-plane xai
+CRATES := proxyxai-proto proxyxai-core proxyxai-testkit proxyxai-data-plane
 export SUITE_LOG := $(CURDIR)/target/suites.log
 
 .PHONY: chart e2e-compose e2e-helm help run build test fmt clippy unit sdk prove bench bench-peers lint-proto manual refresh-prices
@@ -29,6 +29,8 @@ test:
 	@scripts/suite clippy cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 	@scripts/suite build cargo test --workspace --no-run --locked --quiet
 	@for crate in $(CRATES); do scripts/suite $$crate cargo test --locked --quiet --package $$crate || exit 1; done
+	@for part in --lib --bins --test=it; do scripts/suite xai-$${part##*[-=]} \
+	  cargo test --locked --quiet --package xai $$part || exit 1; done
 	@for part in --lib --test=it --test=roles; do scripts/suite control-plane-$${part##*[-=]} \
 	  cargo test --locked --quiet --package proxyxai-control-plane $$part || exit 1; done
 	@scripts/suite rules scripts/rules

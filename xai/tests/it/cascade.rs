@@ -391,8 +391,9 @@ async fn a_parent_that_is_away_is_no_end() {
     until(
         "each turn of the parent's key went to the other one",
         async || {
-            let rows = child.json("usage --by model").await["rows"].clone();
-            (number(&rows[0], "attempts") == 6).then_some(())
+            let usage = child.json("usage --by model").await;
+            let row = usage["rows"].get(0)?;
+            (number(row, "attempts") == 6).then_some(())
         },
     )
     .await;
