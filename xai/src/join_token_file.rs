@@ -2,16 +2,12 @@
 //!
 //! Invariant: a token that stands in the file is never replaced, so that nodes which read it meanwhile are let in.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use proxyxai_control_plane::app::ControlPlane;
 use proxyxai_core::secret::join_token::JoinToken;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, new_file::write_new};
 
 /// Takes up the token in the file, or writes a new one to it.
 ///
@@ -41,20 +37,4 @@ pub(crate) async fn ensure(file: &Path, control: &ControlPlane) -> Result<(), Fa
         }
     }
     Err(refuse(&"it comes and goes"))
-}
-
-/// Writes a file that is not there yet, whole or not at all, for its owner alone.
-fn write_new(file: &Path, text: &str) -> io::Result<()> {
-    let draft = PathBuf::from(format!("{}.new-{}", file.display(), std::process::id()));
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut out = options.open(&draft)?;
-    writeln!(out, "{text}")?;
-    out.sync_all()?;
-    // A link, other than a rename, never replaces what is there.
-    let linked = fs::hard_link(&draft, file);
-    fs::remove_file(&draft)?;
-    linked
 }

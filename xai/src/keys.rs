@@ -4,7 +4,7 @@
 
 use std::{
     fmt, fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
@@ -29,6 +29,7 @@ use crate::{
     data::{KEY_ENCRYPTION_KEY, NEXT_KEY_ENCRYPTION_KEY},
     environment::Environment,
     failure::Failure,
+    new_file::{sync_folder, write_new},
     settings::key_place::{KeyPlace, KeyPlaces},
 };
 
@@ -292,30 +293,6 @@ fn read_file(file: &Path) -> io::Result<Option<Zeroizing<String>>> {
     let mut text = Zeroizing::new(String::new());
     open.take(MAX).read_to_string(&mut text)?;
     Ok(Some(text))
-}
-
-/// Writes a file that is not there yet, whole or not at all.
-fn write_new(file: &Path, text: &str) -> io::Result<()> {
-    let draft = PathBuf::from(format!("{}.new", file.display()));
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut out = options.open(&draft)?;
-    writeln!(out, "{text}")?;
-    out.sync_all()?;
-    // A link, other than a rename, never replaces what is there.
-    let linked = fs::hard_link(&draft, file);
-    fs::remove_file(&draft)?;
-    linked?;
-    sync_folder(file)
-}
-
-fn sync_folder(file: &Path) -> io::Result<()> {
-    let folder = file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod join_token_file;
 mod keys;
 pub mod logs;
 pub mod manifest;
+mod new_file;
 mod node;
 mod ops;
 pub mod output;
